@@ -1,0 +1,1 @@
+"""Numerical kernels: numpy and numba only, no IO, no logging, no global randomness."""
