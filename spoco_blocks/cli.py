@@ -1,0 +1,178 @@
+"""Arguments in, exit code out. Workflow rules call the stages; a user calls `fetch`, `check` and `schema`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from spoco_blocks import __version__
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.layout import Layout
+from spoco_blocks.errors import SpocoBlocksError
+from spoco_blocks.settings import jobs, json_schema, load_settings
+
+log = logging.getLogger("spoco_blocks")
+
+
+def labels(args: argparse.Namespace) -> None:
+    """Index a volume: intensities, annotated objects, split."""
+    from spoco_blocks.stages.labels import run_labels
+
+    job = jobs.read_job(jobs.LabelsJob, args.job)
+    run_labels(job, Layout(args.results).volume(job.volume), _execution(args))
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train a model."""
+    from spoco_blocks.stages.train import run_train
+
+    run_train(jobs.read_job(jobs.TrainJob, args.job), Layout(args.results), args.workers)
+
+
+def plan(args: argparse.Namespace) -> None:
+    """Cut a volume into blocks and create the stores."""
+    from spoco_blocks.stages.plan import run_plan
+
+    run_plan(jobs.read_job(jobs.PlanJob, args.job), Layout(args.results))
+
+
+def embed(args: argparse.Namespace) -> None:
+    """Predict embeddings of a shard of blocks."""
+    from spoco_blocks.stages.embed import run_embed
+
+    job = jobs.read_job(jobs.EmbedJob, args.job)
+    run_embed(job, Layout(args.results), _execution(args), args.shard, args.shards)
+
+
+def calibrate(args: argparse.Namespace) -> None:
+    """Decide what clustering decides once per volume."""
+    from spoco_blocks.stages.calibrate import run_calibrate
+
+    run_calibrate(jobs.read_job(jobs.ClusterJob, args.job), Layout(args.results), _execution(args))
+
+
+def cluster(args: argparse.Namespace) -> None:
+    """Cluster a shard of blocks."""
+    from spoco_blocks.stages.cluster import run_cluster
+
+    job = jobs.read_job(jobs.ClusterJob, args.job)
+    run_cluster(job, Layout(args.results), _execution(args), args.shard, args.shards)
+
+
+def stitch(args: argparse.Namespace) -> None:
+    """Decide which fragments are one object."""
+    from spoco_blocks.stages.stitch import run_stitch
+
+    run_stitch(jobs.read_job(jobs.StitchJob, args.job), Layout(args.results))
+
+
+def relabel(args: argparse.Namespace) -> None:
+    """Write a shard of the segmentation."""
+    from spoco_blocks.stages.relabel import run_relabel
+
+    job = jobs.read_job(jobs.RelabelJob, args.job)
+    run_relabel(job, Layout(args.results), _execution(args), args.shard, args.shards)
+
+
+def pyramid(args: argparse.Namespace) -> None:
+    """Write the coarser levels of the segmentation."""
+    from spoco_blocks.stages.relabel import run_pyramid
+
+    run_pyramid(jobs.read_job(jobs.RelabelJob, args.job), Layout(args.results), _execution(args))
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Score a segmentation against the truth."""
+    from spoco_blocks.stages.evaluate import run_evaluate
+
+    run_evaluate(jobs.read_job(jobs.EvaluateJob, args.job), Layout(args.results), _execution(args))
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write the report of a segmentation."""
+    from spoco_blocks.stages.report import run_report
+
+    run_report(jobs.read_job(jobs.ReportJob, args.job), Layout(args.results))
+
+
+STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
+    labels, train, plan, embed, calibrate, cluster, stitch, relabel, pyramid, evaluate, report,
+)  # fmt: skip
+
+
+def fetch(args: argparse.Namespace) -> None:
+    """Bring an example volume here."""
+    from spoco_blocks.stages.fetch import fetch as bring
+
+    print(bring(args.name, args.into, args.source))
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check a configuration and the volumes that it names; reads no voxels."""
+    from spoco_blocks.stages.sources import check_volume, open_like
+
+    settings = load_settings(args.config)
+    for name, section in settings.volumes.items():
+        raw, *_ = check_volume(jobs.labels_job(settings, name))
+        if section.truth is not None:
+            open_like(section.truth, raw, "truth")
+        print(f"{name}: {raw.uri}, {raw.meta.shape} voxels of {raw.meta.voxel_size_nm} nm, {raw.meta.dtype}")
+    print(f"{args.config} is fine.")
+
+
+def schema(args: argparse.Namespace) -> None:
+    """Print the JSON schema of the configuration."""
+    print(json_schema(), end="")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; errors that a user can act on are printed without a traceback."""
+    args = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        args.command(args)
+    except SpocoBlocksError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="spoco-blocks", description="Instance segmentation of large 3D volumes.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for stage in STAGES:
+        add = commands.add_parser(stage.__name__, help=stage.__doc__, description=stage.__doc__)
+        add.add_argument("job", help="the settings of the stage as JSON, as the workflow writes them")
+        add.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+        add.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="blocks, or threads, at once")
+        add.add_argument("--memory-mb", type=int, default=None, help="memory for all workers, in MiB")
+        add.add_argument("--executor", choices=("serial", "threads", "dask"), default="dask", help="what runs blocks")
+        add.add_argument("--shard", type=int, default=0, help="which shard of the blocks")
+        add.add_argument("--shards", type=int, default=1, help="of how many")
+        add.set_defaults(command=stage)
+    add = commands.add_parser("fetch", help=fetch.__doc__, description=fetch.__doc__)
+    add.add_argument("name", help="name of the example volume, for instance lightsheet_nuclei")
+    add.add_argument("--into", type=Path, default=Path("data"), help="folder to write to")
+    add.add_argument(
+        "--from", dest="source", type=Path, default=None, help="the downloaded file, where there is no network"
+    )
+    add.set_defaults(command=fetch)
+    add = commands.add_parser("check", help=check.__doc__, description=check.__doc__)
+    add.add_argument("config", type=Path, help="configuration file")
+    add.set_defaults(command=check)
+    add = commands.add_parser("schema", help=schema.__doc__, description=schema.__doc__)
+    add.set_defaults(command=schema)
+    return parser
+
+
+def _execution(args: argparse.Namespace) -> Execution:
+    return Execution(args.executor, args.workers, args.memory_mb)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""The default method: components of equal mode within the cores of objects, grown to their borders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spoco_blocks.clustering.checks import require_positive
+from spoco_blocks.clustering.context import Context
+from spoco_blocks.kernels.components import equal_components
+from spoco_blocks.kernels.gradient import core_mask, gradient_magnitudes
+from spoco_blocks.kernels.growth import grow_and_refine
+from spoco_blocks.kernels.mode_seeking import nearest_modes, seek_modes
+from spoco_blocks.kernels.regions import region_statistics
+
+# Below this a gradient is no more than the rounding of float16 embeddings.
+LEAST_THRESHOLD = 1e-3
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Core voxels take their nearest mode, components of equal mode become fragments and grow into the rest.
+
+    Notes
+    -----
+    Embeddings blend where two objects meet, and a density has no gap there; but they also change quickly there. So the
+    voxels of low gradient (the cores) are clustered and the others are grown into afterwards. Distances are in
+    embedding units, in which the loss pulls a voxel to within 0.5 of its object's mean and pushes means 4 apart.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    fragments: ClassVar[bool] = True
+
+    kind: Literal["modes"] = "modes"
+    """Name of the method."""
+    bandwidth: float = 1.0
+    """Radius of the mean-shift kernel."""
+    merge_radius: float = 1.0
+    """Modes nearer to each other than this are one."""
+    gradient_factor: float = 1.3
+    """The gradient threshold is this times the quantile below."""
+    gradient_quantile: float = 0.2
+    """Quantile of the foreground's gradient magnitudes; a fraction of voxels that surely lie inside objects."""
+    samples_per_region: int = 20000
+    """Core voxels drawn from each region to find modes in."""
+    min_mode_voxels: int = 50
+    """A mode stands for at least about this many core voxels of its region."""
+    min_core_voxels: int = 10
+    """Smaller components of core voxels are left to growth."""
+    growth_rounds: int = 8
+    """How many voxels a fragment may grow beyond its core."""
+    refinement_sweeps: int = 8
+    """How often grown voxels choose again between neighbouring fragments."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "bandwidth", "merge_radius", "gradient_factor", "samples_per_region", "min_mode_voxels")
+        require_positive(self, "min_core_voxels", "growth_rounds", "refinement_sweeps", zero=True)
+        require_positive(self, "gradient_quantile", zero=True, at_most=1)
+
+    def __call__(
+        self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], context: Context | None = None
+    ) -> NDArray[np.uint32]:
+        """Label the fragments of one array; see `Method`."""
+        context = context or Context()
+        threshold, modes = context.gradient_threshold, context.modes
+        if threshold is None:
+            threshold = self.gradient_threshold(self.gradient_sample(embeddings, foreground))
+        core = core_mask(embeddings, foreground, threshold)
+        if modes is None:
+            modes, _ = self._seek(embeddings, core, context.seed)
+        nearest = nearest_modes(embeddings, core, modes, max(self.bandwidth, self.merge_radius))
+        labels, sizes = equal_components(nearest, max(1, self.min_core_voxels))
+        _, sums, *_ = region_statistics(labels, embeddings, len(sizes) - 1)
+        means = sums / np.maximum(sizes, 1)[:, None]
+        grow_and_refine(labels, embeddings, foreground, means, self.growth_rounds, self.refinement_sweeps)
+        return labels
+
+    def gradient_sample(self, embeddings: NDArray[Any], foreground: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Give gradient magnitudes of the foreground, for `gradient_threshold`; those of several regions may be joined.
+
+        Parameters
+        ----------
+        embeddings : ndarray of float16 or float32, shape (c, z, y, x)
+            Embeddings of a region.
+        foreground : ndarray of bool, shape (z, y, x)
+            Where objects are.
+
+        Returns
+        -------
+        ndarray of float32, shape (m,)
+            The magnitudes in every eighth row.
+        """
+        return gradient_magnitudes(embeddings, foreground, every=8)
+
+    def gradient_threshold(self, values: NDArray[np.float32]) -> float:
+        """Decide below which gradient a voxel is core.
+
+        Parameters
+        ----------
+        values : ndarray of float32, shape (m,)
+            Gradient magnitudes of foreground voxels.
+
+        Returns
+        -------
+        float
+            `gradient_factor` times their `gradient_quantile`, but more than rounding errors.
+        """
+        if values.size == 0:
+            return LEAST_THRESHOLD
+        return max(LEAST_THRESHOLD, self.gradient_factor * float(np.quantile(values, self.gradient_quantile)))
+
+    def seek(
+        self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], threshold: float, seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Find the modes of a region.
+
+        Parameters
+        ----------
+        embeddings : ndarray of float16 or float32, shape (c, z, y, x)
+            Embeddings of the region.
+        foreground : ndarray of bool, shape (z, y, x)
+            Where objects are.
+        threshold : float
+            The gradient threshold.
+        seed : int
+            Seed of the draw of samples.
+
+        Returns
+        -------
+        modes : ndarray of float32, shape (k, c)
+            The modes, by falling number of samples.
+        counts : ndarray of int64, shape (k,)
+            Samples within the bandwidth of each.
+        """
+        return self._seek(embeddings, core_mask(embeddings, foreground, threshold), seed)
+
+    def _seek(
+        self, embeddings: NDArray[Any], core: NDArray[np.bool_], seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        places = np.flatnonzero(core)
+        samples = draw(embeddings, places, self.samples_per_region, seed)
+        share = len(samples) / max(1, len(places))
+        return seek_modes(samples, self.bandwidth, max(4, int(self.min_mode_voxels * share)), self.merge_radius)
+
+
+def draw(embeddings: NDArray[Any], places: NDArray[np.intp], count: int, seed: int) -> NDArray[np.float32]:
+    """Draw embeddings without replacement, in random order.
+
+    Parameters
+    ----------
+    embeddings : ndarray of float16 or float32, shape (c, z, y, x)
+        The embedding of every voxel.
+    places : ndarray of int, shape (m,)
+        Flat indices of the voxels to draw from.
+    count : int
+        How many to draw at most.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    ndarray of float32, shape (min(count, m), c)
+        The drawn embeddings.
+    """
+    drawn = np.random.default_rng(seed).choice(places, min(count, len(places)), replace=False)
+    z, y, x = np.unravel_index(drawn, embeddings.shape[1:])
+    return np.stack([channel[z, y, x] for channel in embeddings], axis=1).astype(np.float32)

@@ -1,0 +1,63 @@
+"""A single array from embeddings to objects, without blocks: the reference that blockwise results are held against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spoco_blocks.clustering.context import Context
+from spoco_blocks.clustering.protocol import Method
+from spoco_blocks.kernels.agglomeration import agglomerate
+from spoco_blocks.kernels.lookup import apply_lookup
+from spoco_blocks.kernels.regions import contacts, region_statistics
+
+
+def segment(
+    method: Method,
+    embeddings: NDArray[Any],
+    foreground: NDArray[np.bool_],
+    context: Context | None = None,
+    *,
+    merge_distance: float = 1.0,
+    small_voxels: int = 100,
+    small_distance: float = 3.0,
+) -> NDArray[np.uint32]:
+    """Segment one array completely.
+
+    Parameters
+    ----------
+    method : Method
+        How embeddings become labels.
+    embeddings : ndarray of float16 or float32, shape (c, z, y, x)
+        Embeddings with coordinates added.
+    foreground : ndarray of bool, shape (z, y, x)
+        Where objects are.
+    context : Context, optional
+        What was decided before; otherwise the method decides on this array.
+    merge_distance, small_voxels, small_distance : float, int, float
+        As in `agglomerate`; used where the method gives fragments.
+
+    Returns
+    -------
+    ndarray of uint32, shape (z, y, x)
+        0, or 1 to k without gaps.
+    """
+    labels = method(embeddings, foreground, context)
+    if not method.fragments:
+        return labels
+    voxels, sums, *_ = region_statistics(labels, embeddings, int(labels.max(initial=0)))
+    pairs, faces = contacts(labels)
+    roots = agglomerate(
+        pairs.astype(np.int64),
+        faces,
+        np.zeros(len(pairs), np.bool_),
+        voxels,
+        sums,
+        merge_distance=merge_distance,
+        small_voxels=small_voxels,
+        small_distance=small_distance,
+    )
+    table = np.unique(roots, return_inverse=True)[1].astype(np.uint32)
+    return apply_lookup(labels, table)

@@ -1,0 +1,1 @@
+"""Running blocks: ledger, executors, runner, manifests, layout of the results. The only Dask."""

@@ -1,0 +1,141 @@
+"""Where results lie. One place for every path below the results folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class VolumeResults:
+    """Results of stage `labels` for one volume."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """Manifest of `labels`: intensity percentiles, counts, split."""
+        return self.root / "labels.json"
+
+    @property
+    def objects(self) -> Path:
+        """Table of the labelled objects."""
+        return self.root / "objects.parquet"
+
+    @property
+    def anchors(self) -> Path:
+        """Table of a few voxels of each annotated object."""
+        return self.root / "anchors.parquet"
+
+    @property
+    def ledger(self) -> Path:
+        """Folder of the block records."""
+        return self.root / "labels"
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """Results of stage `train` for one model."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """Manifest of `train`."""
+        return self.root / "train.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained networks f and g, self-describing."""
+        return self.root / "checkpoint.pt"
+
+    @property
+    def curves(self) -> Path:
+        """Learning curves as CSV."""
+        return self.root / "curves.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Learning curves for TensorBoard."""
+        return self.root / "tensorboard"
+
+
+@dataclass(frozen=True)
+class SegmentationResults:
+    """Results of one segmentation."""
+
+    root: Path
+
+    def manifest(self, stage: str, shard: int | None = None) -> Path:
+        """Manifest of a stage, or of one shard of its work."""
+        if shard is None:
+            return self.root / f"{stage}.json"
+        return self.root / stage / f"shard-{shard}.json"
+
+    def ledger(self, stage: str) -> Path:
+        """Folder of a stage's block records."""
+        return self.root / stage
+
+    @property
+    def embeddings(self) -> Path:
+        """Array (c, z, y, x) float16: the network's output, without coordinates."""
+        return self.root / "embeddings.zarr"
+
+    @property
+    def foreground(self) -> Path:
+        """Array (z, y, x) uint8: foreground probability, 255 = 1."""
+        return self.root / "foreground.zarr"
+
+    @property
+    def fragments(self) -> Path:
+        """Array (z, y, x) uint32: fragments, numbered from 1 within each block."""
+        return self.root / "fragments.zarr"
+
+    @property
+    def segments(self) -> Path:
+        """OME-Zarr label image: the final segmentation."""
+        return self.root / "segmentation.zarr"
+
+    @property
+    def modes(self) -> Path:
+        """Modes found in each region of the volume, a NumPy archive."""
+        return self.root / "modes.npz"
+
+    @property
+    def lookup(self) -> Path:
+        """Final id of every fragment, a NumPy array."""
+        return self.root / "lookup.npy"
+
+    @property
+    def objects(self) -> Path:
+        """Table of the segments."""
+        return self.root / "objects.parquet"
+
+    @property
+    def scores(self) -> Path:
+        """Scores against the truth."""
+        return self.root / "scores.json"
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file."""
+        return self.root / "report.html"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The results folder."""
+
+    root: Path
+
+    def volume(self, name: str) -> VolumeResults:
+        """Results of a volume."""
+        return VolumeResults(self.root / "volumes" / name)
+
+    def model(self, name: str) -> ModelResults:
+        """Results of a model."""
+        return ModelResults(self.root / "models" / name)
+
+    def segmentation(self, name: str) -> SegmentationResults:
+        """Results of a segmentation."""
+        return SegmentationResults(self.root / "segmentations" / name)

@@ -1,0 +1,106 @@
+"""A trained model in one file that says everything needed to use it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spoco_blocks.errors import CheckpointError
+from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
+
+FORMAT = "spoco_blocks checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Networks f and g and how they were made.
+
+    Attributes
+    ----------
+    plan : NetworkPlan
+        The architecture, from which halo and stride follow.
+    voxel_size_nm : tuple of float
+        Voxel size (z, y, x) the model was trained at.
+    planar : bool
+        Whether it was trained on independent 2D images.
+    coordinate_scale_nm : float or None
+        Length over which position adds 1 to the embedding; None = no coordinates.
+    iterations : int
+        Optimiser steps taken.
+    settings : dict
+        The training job.
+    weights : dict
+        State of f.
+    weights_ema : dict
+        State of g, which predicts.
+    """
+
+    plan: NetworkPlan
+    voxel_size_nm: tuple[float, float, float]
+    planar: bool
+    coordinate_scale_nm: float | None
+    iterations: int
+    settings: dict[str, Any]
+    weights: dict[str, Tensor]
+    weights_ema: dict[str, Tensor]
+
+    def network(self, *, ema: bool = True) -> EmbeddingNetwork:
+        """Build g (or f) in evaluation mode."""
+        network = EmbeddingNetwork(self.plan)
+        network.load_state_dict(self.weights_ema if ema else self.weights)
+        return network.eval()
+
+    def save(self, path: Path) -> None:
+        """Write atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        plain = {field: getattr(self, field) for field in self.__dataclass_fields__}
+        torch.save({**plain, "format": FORMAT, "version": VERSION, "plan": asdict(self.plan)}, temporary)
+        temporary.replace(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; runs no code that the file may hold.
+
+    Raises
+    ------
+    CheckpointError
+        When it is missing, damaged, not ours or of another version.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}: train the model first, or correct models.NAME.checkpoint.")
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint ({first}); train again or copy it anew."
+        ) from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this program; expected a file that stage train wrote.")
+    if data["version"] != VERSION:
+        raise CheckpointError(
+            f"{path} is a checkpoint of version {data['version']}, this program reads version {VERSION}; train the "
+            "model again, or use the release that wrote it."
+        )
+    fields = {name: data[name] for name in Checkpoint.__dataclass_fields__}
+    fields["plan"] = NetworkPlan.from_dict(data["plan"])
+    fields["voxel_size_nm"] = tuple(data["voxel_size_nm"])
+    return Checkpoint(**fields)
+
+
+def weights_digest(checkpoint: Checkpoint) -> str:
+    """Give a digest of the predicting weights: equal digests, equal predictions."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.weights_ema.items()):
+        total.update(name.encode())
+        total.update(tensor.contiguous().numpy().tobytes())
+    return total.hexdigest()[:32]

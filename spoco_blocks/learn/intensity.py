@@ -1,0 +1,32 @@
+"""Intensity normalisation, decided once per volume: a patch or block never normalises itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Maps a volume's robust intensity range to [-1, 3].
+
+    Attributes
+    ----------
+    low, high : tuple of float
+        Intensities at the low and the high percentile, for each channel.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __call__(self, raw: NDArray[Any]) -> NDArray[np.float32]:
+        """Normalise (z, y, x) or (c, z, y, x) to (c, z, y, x) float32; far outliers are clipped."""
+        channels = raw.astype(np.float32).reshape(len(self.low), *raw.shape[-3:])
+        low = np.array(self.low, np.float32)[:, None, None, None]
+        span = np.maximum(np.array(self.high, np.float32)[:, None, None, None] - low, 1e-6)
+        return np.clip((channels - low) / span * 4 - 1, -3, 8)

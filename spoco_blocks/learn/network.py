@@ -1,0 +1,174 @@
+"""The embedding network: a residual 3D U-Net that knows its own strides and receptive field."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spoco_blocks.grid import Triple, triple
+
+# Voxels count as isotropic while no axis is coarser than the finest by more than this.
+ISOTROPY = 1.5
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """Everything that decides the architecture.
+
+    Attributes
+    ----------
+    in_channels : int
+        Channels of the raw data.
+    embedding_channels : int
+        Channels of the embedding; one more output is the foreground logit.
+    widths : tuple of int
+        Channels of each level, finest first.
+    kernels : tuple of tuple of int
+        Convolution kernel (z, y, x) of each level.
+    pools : tuple of tuple of int
+        Pooling (z, y, x) between one level and the next.
+    """
+
+    in_channels: int
+    embedding_channels: int
+    widths: tuple[int, ...]
+    kernels: tuple[Triple, ...]
+    pools: tuple[Triple, ...]
+
+    @property
+    def stride(self) -> Triple:
+        """Total stride; origins of blocks must be multiples of it."""
+        return triple(prod(pool[axis] for pool in self.pools) for axis in range(3))
+
+    @property
+    def halo(self) -> Triple:
+        """Margin (z, y, x) beyond which no input voxel can reach an output, rounded up to the stride.
+
+        Notes
+        -----
+        Each level has two convolutions on the way down and two on the way up (the deepest only two), each reaching
+        (k - 1) / 2 voxels of that level; a pooling window of p reaches p - 1 voxels of the level above.
+        """
+        radii = []
+        for axis in range(3):
+            radius, step = 0, 1
+            for level, kernel in enumerate(self.kernels):
+                convolutions = 2 if level == len(self.pools) else 4
+                radius += convolutions * (kernel[axis] // 2) * step
+                if level < len(self.pools):
+                    radius += (self.pools[level][axis] - 1) * step
+                    step *= self.pools[level][axis]
+            radii.append(-(-radius // step) * step)
+        return triple(radii)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain data for the checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> NetworkPlan:
+        """Undo `as_dict`."""
+        return cls(
+            in_channels=int(data["in_channels"]),
+            embedding_channels=int(data["embedding_channels"]),
+            widths=tuple(int(w) for w in data["widths"]),
+            kernels=tuple(triple(k) for k in data["kernels"]),
+            pools=tuple(triple(p) for p in data["pools"]),
+        )
+
+
+def plan_network(
+    voxel_size_nm: tuple[float, float, float],
+    *,
+    in_channels: int,
+    embedding_channels: int,
+    width: int,
+    levels: int,
+    planar: bool,
+) -> NetworkPlan:
+    """Choose kernels and pooling from the voxel size, so that the deepest level sees isotropic voxels.
+
+    Parameters
+    ----------
+    voxel_size_nm : tuple of float
+        Voxel size along z, y, x in nm.
+    in_channels, embedding_channels, width, levels : int
+        See `NetworkSettings`.
+    planar : bool
+        2D data: the first axis is never convolved nor pooled.
+    """
+    spacing = list(voxel_size_nm)
+    kernels, pools = [], []
+    for _ in range(levels):
+        in_plane = min(spacing[1:]) if planar else min(spacing)
+        fine = [s <= ISOTROPY * in_plane and not (planar and axis == 0) for axis, s in enumerate(spacing)]
+        kernels.append(triple(3 if f else 1 for f in fine))
+        pools.append(triple(2 if f else 1 for f in fine))
+        spacing = [s * p for s, p in zip(spacing, pools[-1], strict=True)]
+    return NetworkPlan(
+        in_channels=in_channels,
+        embedding_channels=embedding_channels,
+        widths=tuple(width * 2**level for level in range(levels)),
+        kernels=tuple(kernels),
+        pools=tuple(pools[:-1]),
+    )
+
+
+class _Residual(nn.Module):
+    """Two normalised convolutions, the second one around a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: Triple) -> None:
+        super().__init__()
+        padding = tuple(k // 2 for k in kernel)
+        self.first = nn.Conv3d(inputs, outputs, kernel, padding=padding, bias=False)
+        self.first_norm = nn.BatchNorm3d(outputs)
+        self.second = nn.Conv3d(outputs, outputs, kernel, padding=padding, bias=False)
+        self.second_norm = nn.BatchNorm3d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.first_norm(self.first(x)))
+        return functional.relu(y + self.second_norm(self.second(y)))
+
+
+class EmbeddingNetwork(nn.Module):
+    """Maps raw voxels to embeddings and a foreground logit.
+
+    Parameters
+    ----------
+    plan : NetworkPlan
+        The architecture.
+
+    Notes
+    -----
+    BatchNorm and nothing else: in evaluation mode it does not depend on the patch, so that blockwise prediction equals
+    prediction of the whole volume (group and instance normalisation never do).
+    """
+
+    def __init__(self, plan: NetworkPlan) -> None:
+        super().__init__()
+        self.plan = plan
+        inputs = (plan.in_channels, *plan.widths[:-1])
+        self.down = nn.ModuleList(_Residual(i, o, k) for i, o, k in zip(inputs, plan.widths, plan.kernels, strict=True))
+        self.up = nn.ModuleList(
+            _Residual(plan.widths[level] + plan.widths[level + 1], plan.widths[level], plan.kernels[level])
+            for level in range(len(plan.pools))
+        )
+        self.head = nn.Conv3d(plan.widths[0], plan.embedding_channels + 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, channels, z, y, x), a multiple of the stride, to (n, embedding_channels + 1, z, y, x)."""
+        skips = []
+        for level, stage in enumerate(self.down):
+            x = stage(x)
+            if level < len(self.plan.pools):
+                skips.append(x)
+                x = functional.max_pool3d(x, self.plan.pools[level])
+        for level in reversed(range(len(self.plan.pools))):
+            x = functional.interpolate(x, size=skips[level].shape[2:], mode="nearest")
+            x = self.up[level](torch.cat([skips[level], x], 1))
+        return self.head(x)  # type: ignore[no-any-return]

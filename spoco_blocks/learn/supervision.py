@@ -1,0 +1,118 @@
+"""What is known of each voxel of a training volume, read box by box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from spoco_blocks.grid import Box, Triple, triple
+from spoco_blocks.learn.losses import BACKGROUND, IGNORE, UNLABELLED
+from spoco_blocks.volumes import Volume, read_instances
+
+CUBE = 8
+CLEARANCE = 2
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """The annotations of one volume.
+
+    Attributes
+    ----------
+    labels : Volume
+        The label volume.
+    kept : (k,) uint64
+        Ids of the objects that count as annotated, sorted; object i becomes i + 1.
+    region : Box
+        The annotated region; nothing outside is read.
+    background, ignore : Volume or None
+        Masks of known background and of voxels without any loss.
+    dense : bool
+        Whether 0 means background everywhere in the region.
+    background_fraction : float
+        Fraction of the clearly empty cubes that counts as background.
+    shell : tuple of int
+        Voxels (z, y, x) outside an object that count as background.
+    seed : int
+        Seed of the draw of cubes.
+    """
+
+    labels: Volume
+    kept: NDArray[np.uint64]
+    region: Box
+    background: Volume | None
+    ignore: Volume | None
+    dense: bool
+    background_fraction: float
+    shell: Triple
+    seed: int
+
+    def read(self, box: Box) -> NDArray[np.int32]:
+        """Read a box: (z, y, x) int32, > 0 objects, 0 unlabelled, -1 background, -2 ignore."""
+        wide = self._whole_cubes(box).grown(triple(max(CLEARANCE, s) for s in self.shell), self.region)
+        ids = read_instances(self.labels, wide)
+        known = number_objects(ids, self.kept)
+        shell = _near(known > 0, self.shell) & (known == UNLABELLED)
+        if self.dense:
+            known[(known == UNLABELLED) & (ids == 0)] = BACKGROUND
+        if self.background_fraction:
+            known[(known == UNLABELLED) & self._empty_cubes(ids != 0, wide)] = BACKGROUND
+        if self.background is not None:
+            known[(known == UNLABELLED) & (self.background.read(wide) != 0)] = BACKGROUND
+        known[shell] = BACKGROUND
+        if self.ignore is not None:
+            known[self.ignore.read(wide) != 0] = IGNORE
+        return known[box.relative_to(wide.start).slices]
+
+    def _whole_cubes(self, box: Box) -> Box:
+        start = triple(a // CUBE * CUBE for a in box.start)
+        stop = triple(-(-b // CUBE) * CUBE for b in box.stop)
+        return Box(start, stop).intersection(self.region)
+
+    def _empty_cubes(self, occupied: NDArray[np.bool_], wide: Box) -> NDArray[np.bool_]:
+        near = _near(occupied, (CLEARANCE,) * 3) | occupied
+        cubes = [np.arange(a, b) // CUBE for a, b in zip(wide.start, wide.stop, strict=True)]
+        starts = [np.flatnonzero(np.diff(c, prepend=-1)) for c in cubes]
+        blocked: NDArray[Any] = near
+        for axis, start in enumerate(starts):
+            blocked = np.logical_or.reduceat(blocked, start, axis)
+        z, y, x = np.meshgrid(*[np.unique(c) for c in cubes], indexing="ij")
+        chosen = ~blocked & (uniform_hash(self.seed, z, y, x) < self.background_fraction)
+        index = np.ix_(*[np.unique(c, return_inverse=True)[1] for c in cubes])
+        return np.asarray(chosen[index])
+
+
+def number_objects(ids: NDArray[np.uint64], kept: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """Number kept ids 1..k and everything else 0."""
+    if not len(kept):
+        return np.zeros(ids.shape, np.int32)
+    place = np.searchsorted(kept, ids).clip(max=len(kept) - 1)
+    return np.where((kept[place] == ids) & (ids > 0), place + 1, UNLABELLED).astype(np.int32)
+
+
+def uniform_hash(seed: int, z: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
+    """Give a number in [0, 1) for each position: the same whatever box it is asked for in (splitmix64)."""
+    state = np.full(z.shape, seed, np.uint64)
+    with np.errstate(over="ignore"):
+        for part in (z, y, x):
+            state = (state ^ part.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state ^= state >> np.uint64(31)
+    return np.asarray((state >> np.uint64(11)).astype(np.float64) / 2.0**53)
+
+
+def _near(mask: NDArray[np.bool_], radius: Triple) -> NDArray[np.bool_]:
+    """Tell which voxels are within a number of face steps of the mask, along the axes with a radius."""
+    structure = ndimage.generate_binary_structure(3, 1)
+    for axis, steps in enumerate(radius):
+        if not steps:
+            structure = structure & np.expand_dims(np.array([False, True, False]), [a for a in range(3) if a != axis])
+    steps = max(radius)
+    if not steps or not mask.any():
+        return np.zeros_like(mask)
+    return np.asarray(ndimage.binary_dilation(mask, structure, iterations=steps))

@@ -1,0 +1,184 @@
+"""What each stage is given: the sections that decide its result, and nothing else.
+
+A job's canonical JSON is the parameter of its Snakemake rule, so that changing one key re-runs the stages whose job it
+is part of and those that follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from spoco_blocks.errors import SettingsError
+from spoco_blocks.settings.reading import explain
+from spoco_blocks.settings.sections import (
+    BlockSettings,
+    ClusteringSettings,
+    LabelSettings,
+    LengthsNm,
+    NetworkSettings,
+    Section,
+    Settings,
+    Source,
+    StitchingSettings,
+    TrainingSettings,
+    TruthSettings,
+)
+
+
+class LabelsJob(Section):
+    """Index one volume: intensities, annotated objects, split."""
+
+    volume: str
+    raw: Source
+    voxel_size_nm: LengthsNm | None
+    labels: LabelSettings | None
+
+
+class TrainJob(Section):
+    """Train one model."""
+
+    model: str
+    volumes: tuple[LabelsJob, ...]
+    network: NetworkSettings
+    training: TrainingSettings
+
+
+class PlanJob(Section):
+    """Cut one volume into blocks and create the stores."""
+
+    segmentation: str
+    volume: LabelsJob
+    model: str
+    checkpoint: str | None
+    blocks: BlockSettings
+
+
+class EmbedJob(Section):
+    """Predict embeddings."""
+
+    segmentation: str
+    volume: str
+    raw: Source
+
+
+class ClusterJob(Section):
+    """Calibrate on the volume, then cluster its blocks."""
+
+    segmentation: str
+    foreground_threshold: float
+    clustering: ClusteringSettings
+
+
+class StitchJob(Section):
+    """Decide which fragments are one object."""
+
+    segmentation: str
+    stitching: StitchingSettings
+
+
+class RelabelJob(Section):
+    """Write segments and their pyramid."""
+
+    segmentation: str
+
+
+class EvaluateJob(Section):
+    """Score against the truth."""
+
+    segmentation: str
+    truth: TruthSettings | None
+
+
+class ReportJob(Section):
+    """Write the report."""
+
+    segmentation: str
+    volume: LabelsJob
+    model: str
+    truth: TruthSettings | None
+
+
+AnyJob = TypeVar("AnyJob", bound=Section)
+
+
+def labels_job(settings: Settings, volume: str) -> LabelsJob:
+    """Give the job of stage `labels` for a volume."""
+    section = settings.volumes[volume]
+    return LabelsJob(volume=volume, raw=section.raw, voxel_size_nm=section.voxel_size_nm, labels=section.labels)
+
+
+def train_job(settings: Settings, model: str) -> TrainJob:
+    """Give the job of stage `train` for a model."""
+    section = settings.models[model]
+    return TrainJob(
+        model=model,
+        volumes=tuple(labels_job(settings, volume) for volume in section.volumes),
+        network=section.network,
+        training=section.training,
+    )
+
+
+def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
+    """Give the job of a segmentation's stage.
+
+    Raises
+    ------
+    SettingsError
+        When there is no such stage.
+    """
+    section = settings.segmentations[name]
+    volume = settings.volumes[section.volume]
+    if stage == "plan":
+        return PlanJob(
+            segmentation=name,
+            volume=labels_job(settings, section.volume),
+            model=section.model,
+            checkpoint=settings.models[section.model].checkpoint,
+            blocks=section.blocks,
+        )
+    if stage == "embed":
+        return EmbedJob(segmentation=name, volume=section.volume, raw=volume.raw)
+    if stage in ("calibrate", "cluster"):
+        return ClusterJob(
+            segmentation=name, foreground_threshold=section.foreground_threshold, clustering=section.clustering
+        )
+    if stage == "stitch":
+        return StitchJob(segmentation=name, stitching=section.stitching)
+    if stage in ("relabel", "pyramid"):
+        return RelabelJob(segmentation=name)
+    if stage == "evaluate":
+        return EvaluateJob(segmentation=name, truth=volume.truth)
+    if stage == "report":
+        return ReportJob(
+            segmentation=name, volume=labels_job(settings, section.volume), model=section.model, truth=volume.truth
+        )
+    raise SettingsError(f"no stage '{stage}' belongs to a segmentation.")
+
+
+def canonical(job: Section) -> str:
+    """Give the job as JSON that is equal for equal jobs."""
+    return json.dumps(job.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def read_job(kind: type[AnyJob], text: str) -> AnyJob:
+    """Read a job back from its JSON.
+
+    Raises
+    ------
+    SettingsError
+        When it is not a job of this kind.
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise SettingsError(explain(error, kind)) from None
+
+
+def digest(*parts: Any) -> str:
+    """Give a short name for a combination of JSON values: equal parts, equal digest."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,72 @@
+"""Reading a configuration, and saying plainly what is wrong with one."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from spoco_blocks.errors import SettingsError
+from spoco_blocks.settings.sections import Settings
+
+
+def parse_settings(tree: Any) -> Settings:
+    """Validate a configuration tree.
+
+    Raises
+    ------
+    SettingsError
+        With one line per mistake: where it is, what was got, what is expected.
+    """
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError(explain(error, Settings)) from None
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and validate a YAML file.
+
+    Raises
+    ------
+    SettingsError
+        When the file is missing, not YAML or not a valid configuration.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"no configuration at {path}; copy one from config/ and edit it.") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from None
+    return parse_settings(tree)
+
+
+def json_schema() -> str:
+    """Give the JSON schema of the configuration, as it is kept in the repository."""
+    return json.dumps(Settings.model_json_schema(), indent=2, sort_keys=True) + "\n"
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Put pydantic's findings into sentences; an unknown key is answered with the nearest known one."""
+    lines = ["the configuration is not valid:"]
+    known = _all_keys(model.model_json_schema())
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            key = str(item["loc"][-1])
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else "; it has no such key"
+            lines.append(f"  {where}: unknown key '{key}'{hint}")
+        else:
+            got = "" if item["type"] == "missing" else f" (got {str(item['input'])[:80]!r})"
+            lines.append(f"  {where or 'the file'}: {item['msg'].removeprefix('Value error, ')}{got}")
+    return "\n".join(lines)
+
+
+def _all_keys(schema: dict[str, Any]) -> list[str]:
+    definitions = [schema, *schema.get("$defs", {}).values()]
+    return sorted({key for definition in definitions for key in definition.get("properties", {})})

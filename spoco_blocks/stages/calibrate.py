@@ -1,0 +1,172 @@
+"""Stage `calibrate`: what clustering decides once per volume, so that all blocks agree.
+
+The gradient threshold comes from regions spread over the volume. Modes are sought in every region of a lattice that does
+not depend on the block shape: with coordinates in the embedding every object has its own mode, so that no sample of the
+whole volume could hold them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from spoco_blocks.clustering import Context, Modes
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.layout import Layout, SegmentationResults
+from spoco_blocks.engine.ledger import Records, Tables
+from spoco_blocks.engine.manifest import Manifest, Stopwatch
+from spoco_blocks.engine.runner import Blocks, run
+from spoco_blocks.grid import Block, BlockGrid, Box
+from spoco_blocks.settings.jobs import ClusterJob, digest
+from spoco_blocks.stages.embedded import Embedded, embedded
+from spoco_blocks.stages.plan import Plan
+
+VERSION = 1
+REGIONS_FOR_THRESHOLD = 64
+
+
+@dataclass(frozen=True)
+class SampleGradients:
+    """Gradient magnitudes of one region."""
+
+    source: Embedded
+    method: Modes
+
+    def __call__(self, block: Block) -> Tables:
+        """Read the region and sample it."""
+        return {"gradients": self.method.gradient_sample(*self.source.read(block.outer)).astype(np.float32)}
+
+    def memory_bytes(self, block: Block) -> int:
+        """Embeddings in float32."""
+        return block.outer.size * 4 * 20
+
+
+@dataclass(frozen=True)
+class SeekModes:
+    """Modes of one region, in the frame of the volume."""
+
+    source: Embedded
+    method: Modes
+    threshold: float
+
+    def __call__(self, block: Block) -> Tables:
+        """Read the region and seek."""
+        embeddings, foreground = self.source.read(block.outer)
+        modes, counts = self.method.seek(embeddings, foreground, self.threshold, seed=block.index)
+        return {"modes": self.source.to_volume(modes, block.outer.start), "counts": counts}
+
+    def memory_bytes(self, block: Block) -> int:
+        """Embeddings in float32."""
+        return block.outer.size * 4 * 20
+
+
+def run_calibrate(job: ClusterJob, layout: Layout, execution: Execution) -> Manifest:
+    """Decide gradient threshold and modes of a volume; nothing for methods that need neither."""
+    results = layout.segmentation(job.segmentation)
+    plan = Plan.read(Manifest.read(results.manifest("plan")))
+    inputs = {"embed": Manifest.read(results.manifest("embed", 0)).digest}
+    watch = Stopwatch("calibrate", digest("calibrate", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    if not isinstance(job.clustering, Modes):
+        return watch.finish(results.manifest("calibrate"), {"job": job.model_dump(mode="json")})
+    source = embedded(results.embeddings, results.foreground, job.foreground_threshold, plan.coordinate_scale)
+    method, grid = job.clustering, plan.region_grid
+    threshold = find_threshold(SampleGradients(source, method), grid, results, watch.identity, execution)
+    blocks = Blocks(grid, results.ledger("calibrate") / "modes", digest(watch.identity, threshold))
+    run(SeekModes(source, method, threshold), blocks, execution)
+    records = list(Records(blocks.folder, blocks.record_identity, len(grid)))
+    found = np.concatenate([record["modes"] for record in records])
+    counts = np.concatenate([record["counts"] for record in records])
+    region = np.repeat(np.arange(len(grid)), [len(record["modes"]) for record in records])
+    modes, representative = merge_modes(found, counts, method.merge_radius)
+    np.savez(results.modes, modes=modes, region=region, representative=representative)
+    result = {"job": job.model_dump(mode="json"), "gradient_threshold": threshold, "modes": len(modes)}
+    return watch.finish(results.manifest("calibrate"), result)
+
+
+def find_threshold(
+    task: SampleGradients, grid: BlockGrid, results: SegmentationResults, identity: str, execution: Execution
+) -> float:
+    """Decide the gradient threshold from regions spread evenly over the volume."""
+    chosen = tuple(range(0, len(grid), max(1, len(grid) // REGIONS_FOR_THRESHOLD)))
+    blocks = Blocks(grid, results.ledger("calibrate") / "gradients", digest(identity, "gradients"), only=chosen)
+    run(task, blocks, execution)
+    records = Records(blocks.folder, blocks.record_identity, 0)
+    return task.method.gradient_threshold(np.concatenate([records.of(index)["gradients"] for index in chosen]))
+
+
+def merge_modes(
+    modes: NDArray[np.float64], counts: NDArray[np.int64], radius: float
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Join modes that regions found of the same object.
+
+    Parameters
+    ----------
+    modes : (n, c) float64
+        Modes of all regions, in the frame of the volume.
+    counts : (n,) int64
+        Samples behind each.
+    radius : float
+        Modes nearer than this to one with more samples are represented by it.
+
+    Returns
+    -------
+    merged : (m, c) float64
+        The representatives.
+    representative : (n,) int64
+        Which of them stands for each mode.
+    """
+    owner = np.full(len(modes), -1)
+    if not len(modes):
+        return modes, owner
+    tree = cKDTree(modes)
+    chosen: list[int] = []
+    for index in np.lexsort((np.arange(len(modes)), -counts)):
+        if owner[index] < 0:
+            near = [i for i in tree.query_ball_point(modes[index], radius) if owner[i] < 0]
+            owner[near] = len(chosen)
+            chosen.append(int(index))
+    return modes[chosen], owner
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The decisions, and the part of them that matters to a box.
+
+    Attributes
+    ----------
+    grid : BlockGrid
+        The lattice of regions.
+    threshold : float
+        Gradient threshold.
+    modes : (m, c) float64
+        Modes in the frame of the volume.
+    of_region : dict
+        Modes that stand for those found in each region.
+    """
+
+    grid: BlockGrid
+    threshold: float
+    modes: NDArray[np.float64]
+    of_region: dict[int, NDArray[np.int64]]
+
+    @classmethod
+    def read(cls, results: SegmentationResults, plan: Plan) -> Calibration | None:
+        """Read the decisions back; None when the method needed none."""
+        manifest = Manifest.read(results.manifest("calibrate"))
+        if "gradient_threshold" not in manifest.result:
+            return None
+        with np.load(results.modes) as data:
+            modes, region, representative = data["modes"], data["region"], data["representative"]
+        cuts = np.flatnonzero(np.diff(region)) + 1
+        groups = zip(np.split(region, cuts), np.split(representative, cuts), strict=True)
+        of_region = {int(r[0]): np.unique(m) for r, m in groups if len(r)}
+        return cls(plan.region_grid, manifest.result["gradient_threshold"], modes, of_region)
+
+    def context(self, box: Box, source: Embedded) -> Context:
+        """Give what concerns a box, in its frame: the modes of the regions that it touches."""
+        regions = [self.of_region[r] for r in self.grid.touching(box) if r in self.of_region]
+        near = self.modes[np.unique(np.concatenate(regions))] if regions else self.modes[:0]
+        return Context(self.threshold, source.to_box(near, box.start).astype(np.float32))

@@ -1,0 +1,127 @@
+"""Stage `cluster`: fragments of each block, and what stitching needs to know of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spoco_blocks.clustering import Method
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.layout import Layout, SegmentationResults
+from spoco_blocks.engine.ledger import Tables
+from spoco_blocks.engine.manifest import Manifest, Stopwatch
+from spoco_blocks.engine.runner import Blocks, run
+from spoco_blocks.grid import Block
+from spoco_blocks.kernels.lookup import apply_lookup
+from spoco_blocks.kernels.regions import contacts, region_statistics
+from spoco_blocks.settings.jobs import ClusterJob, digest
+from spoco_blocks.settings.sections import Source
+from spoco_blocks.stages.calibrate import Calibration
+from spoco_blocks.stages.embedded import Embedded, embedded
+from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.sources import open_source
+
+VERSION = 1
+FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
+
+
+@lru_cache(maxsize=2)
+def open_calibration(results: SegmentationResults, identity: str) -> tuple[Plan, Calibration | None]:
+    """Read plan and calibration once per process; `identity` makes sure that they are those of this run."""
+    plan = Plan.read(Manifest.read(results.manifest("plan")))
+    return plan, Calibration.read(results, plan)
+
+
+@dataclass(frozen=True)
+class ClusterBlock:
+    """Cluster the outer box, keep the inner labels, measure them."""
+
+    results: SegmentationResults
+    identity: str
+    method: Method
+    source: Embedded
+    channels: int
+    fragments: Source
+
+    def __call__(self, block: Block) -> Tables:
+        """Cluster one block."""
+        _, calibration = open_calibration(self.results, self.identity)
+        embeddings, foreground = self.source.read(block.outer)
+        context = None if calibration is None else calibration.context(block.outer, self.source)
+        labels, inner = keep_inner(self.method(embeddings, foreground, context), block)
+        open_source(self.fragments).write(block.inner, inner)
+        return measure(labels, inner, embeddings, block, self.source)
+
+    def memory_bytes(self, block: Block) -> int:
+        """Embeddings twice (as stored and in float32), labels and work arrays."""
+        return block.outer.size * (6 * self.channels + 40) + 300 * 2**20
+
+
+def keep_inner(labels: NDArray[np.uint32], block: Block) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Number the labels that reach the inner box 1..k and drop the others: outer and inner labels."""
+    present = np.zeros(int(labels.max(initial=0)) + 1, bool)
+    present[labels[block.inner_local.slices].reshape(-1)] = True
+    present[0] = False
+    kept = apply_lookup(labels, np.where(present, np.cumsum(present), 0).astype(np.uint32))
+    return kept, np.ascontiguousarray(kept[block.inner_local.slices])
+
+
+def measure(
+    labels: NDArray[np.uint32], inner: NDArray[np.uint32], embeddings: NDArray[Any], block: Block, source: Embedded
+) -> dict[str, NDArray[Any]]:
+    """Measure fragments: what they are (inner box), how they embed (outer box), what they touch, and the faces.
+
+    Notes
+    -----
+    The mean embedding is taken over the outer box: a sliver that just reaches into a block would have a poor mean of
+    its own. Voxels, boxes and centroids count the inner box only, so that they add up over blocks.
+    """
+    count = int(inner.max(initial=0))
+    weights, sums, *_ = region_statistics(labels, embeddings, count)
+    voxels, _, start, stop, positions = region_statistics(
+        inner, embeddings[(slice(0, 1), *block.inner_local.slices)], count
+    )
+    means = source.to_volume(sums / np.maximum(weights, 1)[:, None], block.outer.start)
+    pairs, faces = contacts(labels)
+    origin = np.array(block.inner.start)
+    tables = {
+        "weights": weights[1:],
+        "sums": (means * weights[:, None])[1:],
+        "voxels": voxels[1:],
+        "start": start[1:] + origin,
+        "stop": stop[1:] + origin,
+        "positions": positions[1:] + voxels[1:, None] * origin,
+        "pairs": pairs,
+        "contacts": faces,
+    }
+    planes = (inner[0], inner[-1], inner[:, 0], inner[:, -1], inner[:, :, 0], inner[:, :, -1])
+    return tables | dict(zip(FACES, planes, strict=True))
+
+
+def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
+    """Cluster one shard of the blocks."""
+    results = layout.segmentation(job.segmentation)
+    plan = Plan.read(Manifest.read(results.manifest("plan")))
+    inputs = {"calibrate": Manifest.read(results.manifest("calibrate")).digest}
+    watch = Stopwatch("cluster", digest("cluster", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    task = ClusterBlock(
+        results=results,
+        identity=watch.identity,
+        method=job.clustering,
+        source=embedded(results.embeddings, results.foreground, job.foreground_threshold, plan.coordinate_scale),
+        channels=plan.channels,
+        fragments=Source(uri=str(results.fragments)),
+    )
+    blocks = Blocks(plan.cluster_grid, results.ledger("cluster"), watch.identity, shard, shards)
+    summary = run(task, blocks, execution)
+    result = {
+        "job": job.model_dump(mode="json"),
+        "records": blocks.record_identity,
+        "fragments_are_final": not job.clustering.fragments,
+        **summary.__dict__,
+    }
+    return watch.finish(results.manifest("cluster", shard), result)

@@ -1,0 +1,88 @@
+"""Stage `embed`: the network's output for every block, exact across blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.layout import Layout
+from spoco_blocks.engine.ledger import Tables
+from spoco_blocks.engine.manifest import Manifest, Stopwatch
+from spoco_blocks.engine.runner import Blocks, run
+from spoco_blocks.grid import Block
+from spoco_blocks.learn.checkpoint import load_checkpoint
+from spoco_blocks.learn.intensity import Normalisation
+from spoco_blocks.learn.network import EmbeddingNetwork
+from spoco_blocks.learn.predict import predict
+from spoco_blocks.settings.jobs import EmbedJob, digest
+from spoco_blocks.settings.sections import Source
+from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.sources import open_source
+
+VERSION = 1
+# Peak floats per voxel of the outer box, in units of the first level's width: skip, concatenation and two activations.
+ACTIVATIONS = 6
+
+
+@lru_cache(maxsize=2)
+def open_network(checkpoint: str, weights: str) -> tuple[EmbeddingNetwork, str]:
+    """Load a network once per process; `weights` is its digest, so that a retrained model is loaded anew."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_checkpoint(Path(checkpoint)).network().to(device), device
+
+
+@dataclass(frozen=True)
+class EmbedBlock:
+    """Read the outer box, predict, write the inner one."""
+
+    raw: Source
+    normalisation: Normalisation
+    checkpoint: str
+    weights: str
+    width: int
+    embeddings: Source
+    foreground: Source
+
+    def __call__(self, block: Block) -> Tables:
+        """Predict one block."""
+        # One thread, whatever the executor: results then do not depend on how many share the machine.
+        torch.set_num_threads(1)
+        network, device = open_network(self.checkpoint, self.weights)
+        raw = self.normalisation(open_source(self.raw).read(block.outer))
+        embeddings, foreground = predict(network, raw, device=device)
+        inner = block.inner_local.slices
+        probability = np.rint(foreground[inner] * 255).astype(np.uint8)
+        open_source(self.embeddings).write(block.inner, embeddings[(slice(None), *inner)].astype(np.float16))
+        open_source(self.foreground).write(block.inner, probability)
+        return {"foreground_voxels": np.array(np.count_nonzero(probability > 127))}
+
+    def memory_bytes(self, block: Block) -> int:
+        """Raw, activations of the finest level and output, in float32."""
+        return block.outer.size * 4 * (2 + ACTIVATIONS * self.width) + 300 * 2**20
+
+
+def run_embed(job: EmbedJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
+    """Predict one shard of the blocks."""
+    results = layout.segmentation(job.segmentation)
+    planned = Manifest.read(results.manifest("plan"))
+    labels = Manifest.read(layout.volume(job.volume).manifest)
+    inputs = {"plan": planned.digest, "labels": labels.digest}
+    watch = Stopwatch("embed", digest("embed", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    plan = Plan.read(planned)
+    task = EmbedBlock(
+        raw=job.raw,
+        normalisation=Normalisation(tuple(labels.result["intensity_low"]), tuple(labels.result["intensity_high"])),
+        checkpoint=plan.checkpoint,
+        weights=planned.inputs["weights"],
+        width=load_checkpoint(Path(plan.checkpoint)).plan.widths[0],
+        embeddings=Source(uri=str(results.embeddings)),
+        foreground=Source(uri=str(results.foreground)),
+    )
+    blocks = Blocks(plan.embed_grid, results.ledger("embed"), watch.identity, shard, shards)
+    summary = run(task, blocks, execution)
+    return watch.finish(results.manifest("embed", shard), {"job": job.model_dump(mode="json"), **summary.__dict__})

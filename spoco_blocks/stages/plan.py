@@ -1,0 +1,260 @@
+"""Stage `plan`: cut a volume into blocks, check that model and volume fit, create the stores that blocks write."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spoco_blocks.engine.layout import Layout, SegmentationResults
+from spoco_blocks.engine.manifest import Manifest, Stopwatch
+from spoco_blocks.engine.runner import check_writable
+from spoco_blocks.errors import CheckpointError, VolumeError
+from spoco_blocks.grid import BlockGrid, Triple, triple
+from spoco_blocks.learn.checkpoint import Checkpoint, load_checkpoint, weights_digest
+from spoco_blocks.learn.network import ISOTROPY
+from spoco_blocks.settings.jobs import PlanJob, digest
+from spoco_blocks.volumes import Volume, create_ome_zarr, create_zarr, open_volume
+
+VERSION = 1
+CHUNK_EDGE = 64
+REGION_EDGE = 64
+COARSEST_EDGE = 64
+VOXEL_SIZE_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one volume is cut, read from the manifest of stage `plan`.
+
+    Attributes
+    ----------
+    shape, block_shape : tuple of int
+        The volume's and a block's.
+    network_halo, stride : tuple of int
+        Of the network, computed from its architecture.
+    cluster_halo : tuple of int
+        Margin that clustering sees.
+    region_shape : tuple of int
+        Regions of the volume in which modes are sought; independent of the block shape.
+    voxel_size_nm : tuple of float
+        Voxel size.
+    coordinate_scale : tuple of float or None
+        Voxels over which position adds 1 to the embedding.
+    planar : bool
+        Whether the first axis counts independent images.
+    channels : int
+        Embedding channels.
+    checkpoint : str
+        The model's file.
+    levels : int
+        Levels of the output's pyramid.
+    factors : tuple of tuple of int
+        Downsampling between one level and the next.
+    """
+
+    shape: Triple
+    block_shape: Triple
+    network_halo: Triple
+    stride: Triple
+    cluster_halo: Triple
+    region_shape: Triple
+    voxel_size_nm: tuple[float, float, float]
+    coordinate_scale: tuple[float, float, float] | None
+    planar: bool
+    channels: int
+    checkpoint: str
+    levels: int
+    factors: tuple[Triple, ...]
+
+    @property
+    def embed_grid(self) -> BlockGrid:
+        """Blocks of stage `embed`."""
+        return BlockGrid(self.shape, self.block_shape, self.network_halo, self.stride)
+
+    @property
+    def cluster_grid(self) -> BlockGrid:
+        """Blocks of stage `cluster`, with the same inner boxes."""
+        return BlockGrid(self.shape, self.block_shape, self.cluster_halo)
+
+    @property
+    def region_grid(self) -> BlockGrid:
+        """Regions in which modes are sought; one voxel of halo for the gradient."""
+        return BlockGrid(self.shape, self.region_shape, triple((0 if self.planar else 1, 1, 1)))
+
+    @classmethod
+    def read(cls, manifest: Manifest) -> Plan:
+        """Read the plan back."""
+        data = dict(manifest.result["plan"])
+        for key in ("shape", "block_shape", "network_halo", "stride", "cluster_halo", "region_shape"):
+            data[key] = triple(data[key])
+        z, y, x = data["voxel_size_nm"]
+        data["voxel_size_nm"] = (z, y, x)
+        data["factors"] = tuple(triple(factor) for factor in data["factors"])
+        if data["coordinate_scale"] is not None:
+            data["coordinate_scale"] = tuple(float("inf") if s is None else s for s in data["coordinate_scale"])
+        return cls(**data)
+
+
+def run_plan(job: PlanJob, layout: Layout) -> Manifest:
+    """Plan a segmentation and create its stores.
+
+    Raises
+    ------
+    CheckpointError
+        When the model was made for other data.
+    GridError
+        When blocks and stores do not fit.
+    """
+    results = layout.segmentation(job.segmentation)
+    labels = Manifest.read(layout.volume(job.volume.volume).manifest)
+    path = Path(job.checkpoint) if job.checkpoint else layout.model(job.model).checkpoint
+    checkpoint = load_checkpoint(path)
+    inputs = {"labels": labels.digest, "weights": weights_digest(checkpoint)}
+    watch = Stopwatch("plan", digest("plan", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    check_fits(checkpoint, labels.result, path)
+    plan = make_plan(job, labels.result, checkpoint, path)
+    check_writable(plan.embed_grid, plan.block_shape)
+    create_stores(plan, results)
+    described = {**plan.__dict__, "coordinate_scale": _finite(plan.coordinate_scale)}
+    result = {"job": job.model_dump(mode="json"), "plan": described, "blocks": len(plan.cluster_grid)}
+    return watch.finish(results.manifest("plan"), result)
+
+
+def check_fits(checkpoint: Checkpoint, volume: dict[str, Any], path: Path) -> None:
+    """Check that a model can be applied to a volume.
+
+    Raises
+    ------
+    CheckpointError
+        When channels, dimension or voxel size differ.
+    """
+    planar = volume["axes"] == "nyx" or volume["shape"][0] == 1
+    if checkpoint.plan.in_channels != volume["channels"]:
+        raise CheckpointError(
+            f"{path} was trained on {checkpoint.plan.in_channels} channels, the volume has {volume['channels']}; train "
+            "a model for this kind of data."
+        )
+    if checkpoint.planar != planar:
+        kinds = {True: "2D images", False: "3D volumes"}
+        raise CheckpointError(
+            f"{path} was trained on {kinds[checkpoint.planar]}, this volume is one of {kinds[planar]}; train a model "
+            "for this kind of data."
+        )
+    if not np.allclose(checkpoint.voxel_size_nm, volume["voxel_size_nm"], rtol=VOXEL_SIZE_TOLERANCE):
+        raise CheckpointError(
+            f"{path} was trained at {checkpoint.voxel_size_nm} nm a voxel, the volume has {volume['voxel_size_nm']}; "
+            "choose the `level` of the raw data that comes nearest, or train a model at this voxel size."
+        )
+
+
+def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path: Path) -> Plan:
+    """Compute blocks, halos and pyramid from the settings, the volume and the network."""
+    shape = triple(volume["shape"])
+    planar, stride = checkpoint.planar, checkpoint.plan.stride
+    z, y, x = volume["voxel_size_nm"]
+    wanted = [
+        -(-min(want, extent) // step) * step
+        for want, extent, step in zip(job.blocks.shape_voxels, shape, stride, strict=True)
+    ]
+    if planar:
+        wanted[0] = 1
+    finest = min(y, x) if planar else min(z, y, x)
+    fine = [size <= ISOTROPY * finest and not (planar and axis == 0) for axis, size in enumerate((z, y, x))]
+    halo = job.blocks.halo_voxels
+    scale_nm = checkpoint.coordinate_scale_nm
+    factors = pyramid_factors(shape, (z, y, x), planar)
+    return Plan(
+        shape=shape,
+        block_shape=triple(wanted),
+        network_halo=checkpoint.plan.halo,
+        stride=stride,
+        # Across coarse sections the same length is fewer voxels.
+        cluster_halo=triple(
+            0 if planar and axis == 0 else halo if fine[axis] else ceil(halo * finest / size)
+            for axis, size in enumerate((z, y, x))
+        ),
+        region_shape=(1, 4 * REGION_EDGE, 4 * REGION_EDGE) if planar else (REGION_EDGE,) * 3,
+        voxel_size_nm=(z, y, x),
+        coordinate_scale=None
+        if scale_nm is None
+        else (float("inf") if planar else scale_nm / z, scale_nm / y, scale_nm / x),
+        planar=planar,
+        channels=checkpoint.plan.embedding_channels,
+        checkpoint=str(path),
+        levels=len(factors) + 1,
+        factors=factors,
+    )
+
+
+def pyramid_factors(shape: Triple, voxel_size_nm: tuple[float, float, float], planar: bool) -> tuple[Triple, ...]:
+    """Choose the downsampling of each level: fine axes first, until the coarsest level is small."""
+    extent, spacing, factors = list(shape), list(voxel_size_nm), []
+    while max(extent[1:] if planar else extent) > COARSEST_EDGE:
+        finest = min(s for axis, s in enumerate(spacing) if not (planar and axis == 0))
+        factor = [
+            2 if s <= ISOTROPY * finest and extent[axis] > 1 and not (planar and axis == 0) else 1
+            for axis, s in enumerate(spacing)
+        ]
+        if max(factor) == 1:
+            break
+        factors.append(triple(factor))
+        extent = [-(-e // f) for e, f in zip(extent, factor, strict=True)]
+        spacing = [s * f for s, f in zip(spacing, factor, strict=True)]
+    return tuple(factors)
+
+
+def create_stores(plan: Plan, results: SegmentationResults) -> None:
+    """Create the arrays that blocks write; a store that is there and fits is kept, with what is in it."""
+    chunk = triple(divisor_up_to(edge, CHUNK_EDGE) for edge in plan.block_shape)
+    common: dict[str, Any] = {
+        "shape": plan.shape,
+        "chunk_shape": chunk,
+        "shard_shape": plan.block_shape,
+        "voxel_size_nm": plan.voxel_size_nm,
+    }
+    arrays = ((results.embeddings, "float16", plan.channels), (results.foreground, "uint8", None))
+    for path, dtype, channels in (*arrays, (results.fragments, "uint32", None)):
+        if not _fits(path, dtype, channels, common):
+            _forget(path, results, "cluster" if path == results.fragments else "embed")
+            create_zarr(str(path), dtype=dtype, channels=channels, overwrite=True, **common)
+    if not _fits(results.segments, "uint32", None, common):
+        _forget(results.segments, results, "relabel", "pyramid")
+        create_ome_zarr(
+            str(results.segments), dtype="uint32", levels=plan.levels, factors=plan.factors, is_label=True,
+            name="segmentation", **common,
+        )  # fmt: skip
+
+
+def _forget(store: Path, results: SegmentationResults, *stages: str) -> None:
+    """Remove a store and the records that say its blocks are done."""
+    for stage in stages:
+        shutil.rmtree(results.ledger(stage), ignore_errors=True)
+    shutil.rmtree(store, ignore_errors=True)
+
+
+def divisor_up_to(number: int, limit: int) -> int:
+    """Give the largest divisor that does not exceed a limit."""
+    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
+
+
+def _fits(path: Path, dtype: str, channels: int | None, expected: dict[str, Any]) -> bool:
+    try:
+        volume: Volume = open_volume(path)
+    except (VolumeError, OSError):
+        return False
+    meta = volume.meta
+    return (
+        (meta.dtype, meta.channels) == (np.dtype(dtype), channels)
+        and (meta.shape, meta.chunk_shape) == (expected["shape"], expected["chunk_shape"])
+        and meta.shard_shape == expected["shard_shape"]
+    )
+
+
+def _finite(scale: tuple[float, float, float] | None) -> list[float | None] | None:
+    # JSON knows no infinity.
+    return None if scale is None else [None if s == float("inf") else s for s in scale]

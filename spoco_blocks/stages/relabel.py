@@ -1,0 +1,115 @@
+"""Stages `relabel` and `pyramid`: the final segmentation as an OME-Zarr label image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.layout import Layout
+from spoco_blocks.engine.ledger import Records, Tables
+from spoco_blocks.engine.manifest import Manifest, Stopwatch
+from spoco_blocks.engine.runner import Blocks, run
+from spoco_blocks.grid import Block, BlockGrid, Box, Triple, triple
+from spoco_blocks.kernels.downsample import downsample_mode
+from spoco_blocks.kernels.lookup import apply_lookup
+from spoco_blocks.settings.jobs import RelabelJob, digest
+from spoco_blocks.settings.sections import Source
+from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.sources import open_source
+from spoco_blocks.stages.stitch import fragment_offsets
+
+VERSION = 1
+
+
+@lru_cache(maxsize=2)
+def open_lookup(path: Path, identity: str) -> NDArray[Any]:
+    """Map the lookup table once per process; `identity` makes sure that it is that of this run."""
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class RelabelBlock:
+    """Replace a block's fragments by their segments, in another store."""
+
+    fragments: Source
+    segments: Source
+    lookup: Path
+    identity: str
+    offsets: tuple[int, ...]
+
+    def __call__(self, block: Block) -> Tables:
+        """Relabel one block."""
+        first, last = self.offsets[block.index], self.offsets[block.index + 1]
+        mine = open_lookup(self.lookup, self.identity)[first + 1 : last + 1]
+        table = np.concatenate([np.zeros(1, mine.dtype), mine])
+        segments = apply_lookup(open_source(self.fragments).read(block.inner), table)
+        open_source(self.segments).write(block.inner, segments)
+        return {}
+
+    def memory_bytes(self, block: Block) -> int:
+        """Fragments, segments and their compressed forms."""
+        return block.inner.size * 16
+
+
+@dataclass(frozen=True)
+class CoarsenBlock:
+    """Fill a block of one pyramid level from the level below by the most frequent label."""
+
+    fine: Source
+    coarse: Source
+    factor: Triple
+
+    def __call__(self, block: Block) -> Tables:
+        """Downsample one block."""
+        fine, coarse = open_source(self.fine), open_source(self.coarse)
+        start = triple(a * f for a, f in zip(block.inner.start, self.factor, strict=True))
+        stop = triple(b * f for b, f in zip(block.inner.stop, self.factor, strict=True))
+        labels = fine.read(Box(start, stop).intersection(Box.of_shape(fine.meta.shape)))
+        coarse.write(block.inner, downsample_mode(labels, self.factor))
+        return {}
+
+    def memory_bytes(self, block: Block) -> int:
+        """Fine and coarse labels."""
+        return block.inner.size * 4 * (2 + int(np.prod(self.factor)))
+
+
+def run_relabel(job: RelabelJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
+    """Write one shard of the segmentation at full resolution."""
+    results = layout.segmentation(job.segmentation)
+    plan = Plan.read(Manifest.read(results.manifest("plan")))
+    clustered = Manifest.read(results.manifest("cluster", 0))
+    inputs = {"stitch": Manifest.read(results.manifest("stitch")).digest}
+    watch = Stopwatch("relabel", digest("relabel", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    records = Records(results.ledger("cluster"), clustered.result["records"], len(plan.cluster_grid))
+    task = RelabelBlock(
+        fragments=Source(uri=str(results.fragments)),
+        segments=Source(uri=str(results.segments)),
+        lookup=results.lookup,
+        identity=watch.identity,
+        offsets=tuple(fragment_offsets(records).tolist()),
+    )
+    blocks = Blocks(BlockGrid(plan.shape, plan.block_shape), results.ledger("relabel"), watch.identity, shard, shards)
+    summary = run(task, blocks, execution)
+    return watch.finish(results.manifest("relabel", shard), {"job": job.model_dump(mode="json"), **summary.__dict__})
+
+
+def run_pyramid(job: RelabelJob, layout: Layout, execution: Execution) -> Manifest:
+    """Write the coarser levels, each from the one below."""
+    results = layout.segmentation(job.segmentation)
+    plan = Plan.read(Manifest.read(results.manifest("plan")))
+    inputs = {"relabel": Manifest.read(results.manifest("relabel", 0)).digest}
+    watch = Stopwatch("pyramid", digest("pyramid", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    for level, factor in enumerate(plan.factors, 1):
+        fine = Source(uri=str(results.segments), level=level - 1)
+        coarse = Source(uri=str(results.segments), level=level)
+        meta = open_source(coarse).meta
+        grid = BlockGrid(meta.shape, triple(min(s, e) for s, e in zip(meta.shard_shape, meta.shape, strict=True)))
+        blocks = Blocks(grid, results.ledger("pyramid") / f"level-{level}", watch.identity)
+        run(CoarsenBlock(fine, coarse, factor), blocks, execution)
+    return watch.finish(results.manifest("pyramid"), {"job": job.model_dump(mode="json"), "levels": plan.levels})

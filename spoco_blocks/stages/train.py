@@ -1,0 +1,242 @@
+"""Stage `train`: from annotated objects to a checkpoint, with learning curves."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from spoco_blocks.engine.layout import Layout, ModelResults
+from spoco_blocks.engine.manifest import Manifest, Stopwatch
+from spoco_blocks.errors import LabelsError
+from spoco_blocks.grid import Box, triple
+from spoco_blocks.learn.checkpoint import Checkpoint, weights_digest
+from spoco_blocks.learn.crops import TrainingVolume, choose_patch, fit_patch
+from spoco_blocks.learn.intensity import Normalisation
+from spoco_blocks.learn.network import ISOTROPY, plan_network
+from spoco_blocks.learn.objective import Objective
+from spoco_blocks.learn.supervision import Supervision
+from spoco_blocks.learn.train import Part, Training
+from spoco_blocks.settings.jobs import LabelsJob, TrainJob, digest
+from spoco_blocks.stages.sources import check_volume, open_like, shell_voxels
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+LINES = 20
+VALIDATIONS = 10
+
+
+def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
+    """Train a model.
+
+    Raises
+    ------
+    LabelsError
+        When volumes do not go together or hold too little to learn from.
+    TrainingError
+        When training diverges.
+    """
+    torch.set_num_threads(threads)
+    results = layout.model(job.model)
+    sources = [Manifest.read(layout.volume(volume.volume).manifest) for volume in job.volumes]
+    inputs = {f"labels/{v.volume}": s.digest for v, s in zip(job.volumes, sources, strict=True)}
+    watch = Stopwatch("train", digest("train", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    check_alike(job, sources)
+    first = sources[0].result
+    planar, voxel_size_nm = first["axes"] == "nyx" or first["shape"][0] == 1, triple_of_floats(first["voxel_size_nm"])
+    plan = plan_network(
+        voxel_size_nm,
+        in_channels=first["channels"],
+        embedding_channels=job.network.embedding_channels,
+        width=job.network.width,
+        levels=job.network.levels,
+        planar=planar,
+    )
+    length_nm = float(np.median([source.result["object_length_nm"] for source in sources]))
+    parts = [
+        open_part(volume, source, layout, voxel_size_nm) for volume, source in zip(job.volumes, sources, strict=True)
+    ]
+    scale_nm = coordinate_scale(job.training.coordinates, length_nm)
+    radius_nm = job.training.loss.push_radius
+    objective = Objective(
+        job.training.loss,
+        None if scale_nm is None else in_voxels(scale_nm, voxel_size_nm, planar),
+        None if radius_nm is None else in_voxels(radius_nm, voxel_size_nm, planar),
+    )
+    wanted = job.training.patch_voxels or choose_patch(length_nm, voxel_size_nm, planar)
+    patch = triple(
+        min(extents) for extents in zip(*(fit_patch(wanted, plan.stride, part.training) for part in parts), strict=True)
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    training = Training(parts, plan, objective, patch, job.training, device)
+    log.info(
+        "patch %s, coordinates over %s nm, halo %s, %s in %s",
+        patch, scale_nm, plan.halo, device, "bfloat16" if training.bfloat16 else "float32",
+    )  # fmt: skip
+    curves = optimise(training, job.training.iterations, results)
+    checkpoint = Checkpoint(
+        plan=plan,
+        voxel_size_nm=voxel_size_nm,
+        planar=planar,
+        coordinate_scale_nm=scale_nm,
+        iterations=job.training.iterations,
+        settings=job.model_dump(mode="json"),
+        weights={name: tensor.cpu() for name, tensor in training.f.state_dict().items()},
+        weights_ema={name: tensor.cpu() for name, tensor in training.g.state_dict().items()},
+    )
+    checkpoint.save(results.checkpoint)
+    result = {
+        "job": job.model_dump(mode="json"),
+        "patch": patch,
+        "halo": plan.halo,
+        "stride": plan.stride,
+        "coordinate_scale_nm": scale_nm,
+        "object_length_nm": length_nm,
+        "precision": "bfloat16" if training.bfloat16 else "float32",
+        "device": device,
+        "final": curves,
+        "warnings": alarms(curves),
+    }
+    return watch.finish(results.manifest, result, weights_digest(checkpoint))
+
+
+def check_alike(job: TrainJob, sources: list[Manifest]) -> None:
+    """Check that all volumes of a model look alike to the network.
+
+    Raises
+    ------
+    LabelsError
+        When channels, dimension or voxel sizes differ.
+    """
+    first = sources[0].result
+    for volume, source in zip(job.volumes, sources, strict=True):
+        for key in ("channels", "voxel_size_nm"):
+            if not np.allclose(source.result[key], first[key], rtol=0.1):
+                raise LabelsError(
+                    f"model {job.model}: volume {volume.volume} has {key} {source.result[key]}, volume "
+                    f"{job.volumes[0].volume} has {first[key]}; train a model on volumes that agree (choose `level`)."
+                )
+
+
+def open_part(job: LabelsJob, source: Manifest, layout: Layout, voxel_size_nm: tuple[float, float, float]) -> Part:
+    """Open one training volume with what stage `labels` found."""
+    raw, labels, region = check_volume(job)
+    assert labels is not None
+    assert job.labels is not None
+    found, result = layout.volume(job.volume), source.result
+    objects = pq.read_table(found.objects).to_pydict()
+    anchors = pq.read_table(found.anchors).to_pydict()
+    positions = np.stack([np.array(anchors[axis], np.int64) for axis in "zyx"], 1).reshape(-1, 3)
+    owner = np.array(anchors["id"], np.uint64)
+    training = box_of(result["training"])
+    inside = np.logical_and(positions >= training.start, positions < training.stop).all(1)
+    kept = np.array([i for i, a in zip(objects["id"], objects["annotated"], strict=True) if a], np.uint64)
+    finest = min(voxel_size_nm[1:] if raw.meta.independent_images else voxel_size_nm)
+    z, y, x = (size <= ISOTROPY * finest for size in voxel_size_nm)
+    isotropic = (z and not raw.meta.independent_images, y, x)
+    supervision = Supervision(
+        labels=labels,
+        kept=np.sort(kept),
+        region=region,
+        background=None if job.labels.background is None else open_like(job.labels.background, raw, "background mask"),
+        ignore=None if job.labels.ignore is None else open_like(job.labels.ignore, raw, "ignore mask"),
+        dense=job.labels.dense,
+        background_fraction=job.labels.background_fraction,
+        shell=shell_voxels(job.labels, isotropic),
+        seed=job.labels.seed,
+    )
+    volume = TrainingVolume(
+        raw=raw,
+        normalisation=Normalisation(tuple(result["intensity_low"]), tuple(result["intensity_high"])),
+        supervision=supervision,
+        anchors={int(i): positions[(owner == i) & inside] for i in np.unique(owner[inside])},
+    )
+    validation = None if result["validation"] is None else box_of(result["validation"])
+    return Part(volume, training, validation, isotropic)
+
+
+def optimise(training: Training, iterations: int, results: ModelResults) -> dict[str, float]:
+    """Run all steps; write the curves as CSV and for TensorBoard; give the means of the last tenth."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    rows: list[dict[str, float]] = []
+    start = time.monotonic()
+    with SummaryWriter(str(results.tensorboard / time.strftime("%Y%m%d-%H%M%S")), flush_secs=30) as board:
+        for iteration in range(1, iterations + 1):
+            row = {"iteration": float(iteration), **training.step()}
+            if iteration % max(1, iterations // VALIDATIONS) == 0:
+                row |= {f"validation_{name}": value for name, value in training.validate().items()}
+            rows.append(row)
+            for name, value in row.items():
+                if name != "iteration":
+                    board.add_scalar(name, value, iteration)
+            if iteration % max(1, iterations // LINES) == 0:
+                _say(rows[-max(1, iterations // LINES) :], iterations, time.monotonic() - start)
+                write_curves(results.curves, rows)
+    return _means(rows[-max(1, iterations // 10) :])
+
+
+def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
+    """Write one row per iteration and one column per term; a term that a patch did not have is left empty."""
+    names = ["iteration", *sorted({name for row in rows for name in row} - {"iteration"})]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
+
+
+def alarms(means: dict[str, float]) -> list[str]:
+    """Say what a user should know about how training ended."""
+    found = []
+    if "foreground" not in means:
+        found.append(
+            "No patch held known background, so the foreground was not learnt. Annotate some background, or keep "
+            "labels.shell_voxels above 0."
+        )
+    if means.get("pull", 0.0) > 0.5:
+        found.append("The embeddings of single objects stayed spread out (pull above 0.5): train longer.")
+    return found
+
+
+def coordinate_scale(setting: float | str, object_length_nm: float) -> float | None:
+    """Give the length in nm over which position adds 1 to the embedding: a quarter of the objects' length."""
+    if setting == "none":
+        return None
+    return object_length_nm / 4 if setting == "auto" else float(setting)
+
+
+def in_voxels(length_nm: float, voxel_size_nm: tuple[float, float, float], planar: bool) -> tuple[float, float, float]:
+    """Give a length in voxels along z, y, x; endless across independent images."""
+    z, y, x = (length_nm / size for size in voxel_size_nm)
+    return (float("inf") if planar else z), y, x
+
+
+def box_of(corners: Any) -> Box:
+    """Read a box back from a manifest."""
+    start, stop = corners
+    return Box(triple(start), triple(stop))
+
+
+def triple_of_floats(values: Any) -> tuple[float, float, float]:
+    """Read three floats back from a manifest."""
+    z, y, x = values
+    return float(z), float(y), float(x)
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    names = {name for row in rows for name in row} - {"iteration"}
+    return {name: round(float(np.mean([row[name] for row in rows if name in row])), 5) for name in sorted(names)}
+
+
+def _say(rows: list[dict[str, float]], iterations: int, seconds: float) -> None:
+    done = int(rows[-1]["iteration"])
+    terms = ", ".join(f"{name} {value:.3f}" for name, value in _means(rows).items() if name != "gradient_norm")
+    log.info("iteration %d of %d, %.0f s left: %s", done, iterations, seconds / done * (iterations - done), terms)

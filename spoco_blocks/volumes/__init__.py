@@ -1,0 +1,115 @@
+"""Stored volumes: one file per format, opened by URI.
+
+FORMATS is asked in order; the first whose `detects` says yes opens the volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from os import PathLike, fspath
+from pathlib import Path
+
+from spoco_blocks.errors import VolumeError, VolumeNotFoundError
+from spoco_blocks.volumes import hdf5, ome_zarr, zarr_array
+from spoco_blocks.volumes.instances import read_instances
+from spoco_blocks.volumes.layout import voxel_size_of
+from spoco_blocks.volumes.ome_zarr_create import create_ome_zarr
+from spoco_blocks.volumes.protocol import Volume, VolumeMeta
+from spoco_blocks.volumes.zarr_array import choose_chunks, create_zarr
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Volume",
+    "VolumeMeta",
+    "choose_chunks",
+    "create_ome_zarr",
+    "create_zarr",
+    "open_volume",
+    "read_instances",
+]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How to recognise and open one format."""
+
+    detects: Callable[[str], bool]
+    open: Callable[..., Volume]
+
+
+FORMATS = {
+    "HDF5": Format(hdf5.detects, hdf5.open_hdf5),
+    "OME-Zarr": Format(ome_zarr.detects, ome_zarr.open_ome_zarr),
+    "Zarr": Format(zarr_array.detects, zarr_array.open_zarr),
+}
+
+
+def open_volume(
+    uri: str | PathLike[str],
+    *,
+    level: int = 0,
+    axes: str | None = None,
+    voxel_size_nm: tuple[float, float, float] | None = None,
+) -> Volume:
+    """Open a stored volume of any known format.
+
+    An axis t must have length 1 and is dropped; so is a channel axis of length 1; a 2D image is presented with z = 1.
+
+    Parameters
+    ----------
+    uri : str or path
+        ``IMAGE.zarr``, ``IMAGE.zarr/labels/NAME``, ``IMAGE.zarr/LEVEL``, a plain Zarr array, or ``FILE.h5/DATASET``.
+    level : int
+        Level of an OME-Zarr pyramid, 0 for full resolution.
+    axes : str, optional
+        Axes on disk instead of those that the store states or that follow from their number; "nyx" for independent
+        images.
+    voxel_size_nm : tuple of float, optional
+        Extent of a voxel of level 0 along z, y, x in nm, instead of that of the store; coarser levels scale it.
+
+    Returns
+    -------
+    Volume
+        The volume; nothing but metadata has been read.
+
+    Raises
+    ------
+    VolumeNotFoundError
+        When nothing is there.
+    VolumeError
+        When what is there cannot be read as a volume.
+    """
+    uri = fspath(uri).rstrip("/")
+    if voxel_size_nm is not None and voxel_size_of(voxel_size_nm) is None:
+        raise VolumeError(f"{uri}: voxel_size_nm must be three positive numbers along z, y, x; got {voxel_size_nm}.")
+    for candidate in FORMATS.values():
+        if candidate.detects(uri):
+            return candidate.open(uri, level=level, axes=axes, voxel_size_nm=voxel_size_nm)
+    if "://" not in uri and Path(uri).exists():
+        raise VolumeError(
+            f"{uri}: is none of {', '.join(FORMATS)}; convert it, or name the volume inside: {_inside(Path(uri))}."
+        )
+    raise VolumeNotFoundError(f"{uri}: nothing is stored there{_nearest(uri)}")
+
+
+def _inside(path: Path) -> str:
+    names = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+    return ", ".join(names[:20]) or "nothing"
+
+
+def _nearest(uri: str) -> str:
+    """Say how far the path exists and what is there instead."""
+    if "://" in uri:
+        return "; check the address."
+    path = Path(uri)
+    parent = next((p for p in path.parents if p.exists()), Path())
+    missing = path.relative_to(parent).parts[0]
+    node = zarr_array.open_node(str(parent))
+    if node is not None and hasattr(node, "groups"):
+        return f"; {parent} holds {zarr_array.children(node)}."
+    names = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+    close = get_close_matches(missing, names, n=5, cutoff=0.5) or sorted(names)[:10]
+    return f"; {missing!r} is missing in {parent}, which holds {', '.join(close) or 'nothing'}."

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bench.phantoms import make
+from oracles import adjusted_rand_index
+from pydantic import TypeAdapter, ValidationError
+
+from spoco_blocks.clustering import Context, Modes, segment
+from spoco_blocks.errors import SettingsError
+
+
+@pytest.fixture(scope="module", params=[("easy", 0.98), ("hard", 0.97)], ids=["easy", "hard"])
+def crowded(request):
+    variant, least = request.param
+    return make((48, 48, 48), 12, channels=16, variant=variant, seed=0), least
+
+
+def test_crowded_objects_are_told_apart(crowded):
+    phantom, least = crowded
+    labels = segment(Modes(), phantom.embeddings, phantom.foreground)
+    assert adjusted_rand_index(phantom.truth, labels, phantom.foreground) > least
+    assert abs(int(labels.max()) - phantom.objects) <= 1
+
+
+def test_a_context_made_of_the_array_itself_changes_nothing(crowded):
+    phantom, _ = crowded
+    method = Modes()
+    threshold = method.gradient_threshold(method.gradient_sample(phantom.embeddings, phantom.foreground))
+    modes, counts = method.seek(phantom.embeddings, phantom.foreground, threshold, seed=3)
+    assert len(modes) == len(counts)
+    expected = method(phantom.embeddings, phantom.foreground, Context(seed=3))
+    for context in (Context(threshold, modes), Context(threshold, seed=3), Context(modes=modes)):
+        np.testing.assert_array_equal(method(phantom.embeddings, phantom.foreground, context), expected)
+
+
+def test_clean_embeddings_give_the_truth():
+    truth = np.zeros((6, 12, 12), np.uint32)
+    truth[:, 1:6, 1:6], truth[:, 6:11, 1:6], truth[:, 1:11, 6:11] = 1, 2, 3
+    embeddings = (np.eye(4)[truth] * 4).transpose(3, 0, 1, 2).astype(np.float16)
+    method = replace(Modes(), min_mode_voxels=5)
+    labels = segment(method, embeddings, truth > 0, small_voxels=0)
+    assert adjusted_rand_index(truth, labels) == 1.0
+
+
+def test_without_modes_every_core_component_is_a_fragment(crowded):
+    phantom, _ = crowded
+    none = Context(modes=np.empty((0, 16), np.float32))
+    labels = segment(Modes(), phantom.embeddings, phantom.foreground, none)
+    assert adjusted_rand_index(phantom.truth, labels, phantom.foreground) > 0.85
+
+
+@pytest.mark.parametrize("wrong", [{"bandwidth": 0}, {"gradient_quantile": 1.5}, {"growth_rounds": -1}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        Modes(**wrong)
+
+
+def test_settings_are_read_strictly_by_the_configuration():
+    adapter = TypeAdapter(Modes)
+    assert adapter.validate_python({"kind": "modes", "bandwidth": 0.8}) == Modes(bandwidth=0.8)
+    with pytest.raises(ValidationError):
+        adapter.validate_python({"kind": "modes", "bandwith": 0.8})
+    with pytest.raises(ValidationError, match="more than 0"):
+        adapter.validate_python({"bandwidth": -1})
+    assert "mean-shift" in adapter.json_schema()["properties"]["bandwidth"]["description"]
