@@ -209,4 +209,4 @@ class BlockGrid:
             range(a // s, (b - 1) // s + 1)
             for a, b, s in zip(clipped.start, clipped.stop, self.block_shape, strict=True)
         ]
-        return [self.index(p) for p in product(*ranges)]
+        return [self.index(triple(position)) for position in product(*ranges)]

@@ -16,7 +16,7 @@ JIT = {"cache": True, "nogil": True, "fastmath": True, "boundscheck": False}
 JIT_EXACT = {"cache": True, "nogil": True, "boundscheck": False}
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def widen(typing_context: Any, value: Any) -> Any:
     """Give a float32 from float16 bits (uint16) or from a float32; compiles to one conversion instruction."""
     if value == types.uint16:

@@ -29,4 +29,4 @@ class Normalisation:
         channels = raw.astype(np.float32).reshape(len(self.low), *raw.shape[-3:])
         low = np.array(self.low, np.float32)[:, None, None, None]
         span = np.maximum(np.array(self.high, np.float32)[:, None, None, None] - low, 1e-6)
-        return np.clip((channels - low) / span * 4 - 1, -3, 8)
+        return np.asarray(np.clip((channels - low) / span * 4 - 1, -3, 8), np.float32)

@@ -124,7 +124,7 @@ class _Residual(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: Triple) -> None:
         super().__init__()
-        padding = tuple(k // 2 for k in kernel)
+        padding = triple(k // 2 for k in kernel)
         self.first = nn.Conv3d(inputs, outputs, kernel, padding=padding, bias=False)
         self.first_norm = nn.BatchNorm3d(outputs)
         self.second = nn.Conv3d(outputs, outputs, kernel, padding=padding, bias=False)

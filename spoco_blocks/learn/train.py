@@ -108,7 +108,7 @@ class Training:
         output = self._forward(self.f, self._views(raws))
         output_g = None
         if self.settings.loss.consistency and self.iteration >= WARM_UP * self.settings.iterations:
-            self.g.train()  # g sees batch statistics as f does; its buffers are averaged below, not counted here
+            self.g.train()  # both views are normalised alike, by the statistics of their own patch
             with torch.no_grad():
                 output_g = self._forward(self.g, self._views(raws))
         terms = self._mean_terms(output, output_g, labels)
@@ -161,7 +161,7 @@ class Training:
             self.schedule.step()
             return 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.f.parameters(), GRADIENT_NORM)
         if torch.isfinite(norm):
             self._lost = 0
@@ -179,17 +179,17 @@ class Training:
     @torch.no_grad()
     def _average(self) -> None:
         momentum = min(self.settings.ema, (1 + self.iteration) / (10 + self.iteration))
-        for mine, theirs in zip(self.g.parameters(), self.f.parameters(), strict=True):
-            mine.lerp_(theirs, 1 - momentum)
-        for buffer, theirs in zip(self.g.buffers(), self.f.buffers(), strict=True):
+        for weight, theirs in zip(self.g.parameters(), self.f.parameters(), strict=True):
+            weight.lerp_(theirs, 1 - momentum)
+        for buffer, target in zip(self.g.buffers(), self.f.buffers(), strict=True):
             if buffer.dtype.is_floating_point:
-                buffer.copy_(theirs) if self.iteration == 0 else buffer.lerp_(theirs, 1 - momentum)
+                buffer.lerp_(target, 1 - momentum)
 
     def _choose_precision(self) -> bool:
         if self.settings.precision != "auto":
             return self.settings.precision == "bfloat16"
         if self.device != "cpu":
-            return torch.cuda.is_bf16_supported()
+            return bool(torch.cuda.is_bf16_supported())
         probe = copy.deepcopy(self.f)
         x = torch.zeros(1, self.f.plan.in_channels, *self.patch)
         seconds = {use: min(_time_step(probe, x, use) for _ in range(3)) for use in (False, True)}

@@ -29,8 +29,8 @@ def turn(
     rng : numpy.random.Generator
         Where the choice is drawn from.
     """
-    flips = [axis for axis in range(3) if rng.random() < 0.5]
-    raw, labels = np.flip(raw, [axis + 1 for axis in flips]), np.flip(labels, flips)
+    flips = tuple(axis for axis in range(3) if rng.random() < 0.5)
+    raw, labels = np.flip(raw, tuple(axis + 1 for axis in flips)), np.flip(labels, flips)
     for first, second in ((0, 1), (0, 2), (1, 2)):
         quarter_turns = int(rng.integers(4))
         square = labels.shape[first] == labels.shape[second]

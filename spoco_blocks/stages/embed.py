@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
@@ -16,6 +15,7 @@ from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.grid import Block
 from spoco_blocks.learn.checkpoint import load_checkpoint
+from spoco_blocks.learn.device import choose_device
 from spoco_blocks.learn.intensity import Normalisation
 from spoco_blocks.learn.network import EmbeddingNetwork
 from spoco_blocks.learn.predict import predict
@@ -32,7 +32,8 @@ ACTIVATIONS = 6
 @lru_cache(maxsize=2)
 def open_network(checkpoint: str, weights: str) -> tuple[EmbeddingNetwork, str]:
     """Load a network once per process; `weights` is its digest, so that a retrained model is loaded anew."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # One thread, whatever the executor: results then do not depend on how many share the machine.
+    device = choose_device(threads=1)
     return load_checkpoint(Path(checkpoint)).network().to(device), device
 
 
@@ -50,8 +51,6 @@ class EmbedBlock:
 
     def __call__(self, block: Block) -> Tables:
         """Predict one block."""
-        # One thread, whatever the executor: results then do not depend on how many share the machine.
-        torch.set_num_threads(1)
         network, device = open_network(self.checkpoint, self.weights)
         raw = self.normalisation(open_source(self.raw).read(block.outer))
         embeddings, foreground = predict(network, raw, device=device)

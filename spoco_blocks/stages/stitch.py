@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -148,21 +149,21 @@ def distinct_pairs(fragments: Fragments, edges: Edges, distance: float, *, final
         return edges.same_block.copy()
     means = fragments.sums / np.maximum(fragments.weights, 1)[:, None]
     apart = np.linalg.norm(means[edges.pairs[:, 0]] - means[edges.pairs[:, 1]], axis=1)
-    return edges.same_block & (apart > distance)
+    return np.asarray(edges.same_block & (apart > distance))
 
 
 def number_segments(
     roots: NDArray[np.int64], voxels: NDArray[np.int64], min_voxels: int
-) -> NDArray[np.uint32] | NDArray[np.uint64]:
+) -> NDArray[np.unsignedinteger[Any]]:
     """Give every fragment its segment's id: 1..n in the order of the first fragments, 0 for what is too small."""
     sizes = np.bincount(roots, voxels, len(roots)).astype(np.int64)
     kept = (roots == np.arange(len(roots))) & (sizes >= max(1, min_voxels))
     kept[0] = False
     ids = np.where(kept, np.cumsum(kept), 0)[roots]
-    return ids.astype(np.uint32 if kept.sum() < 2**32 else np.uint64)
+    return ids.astype(np.dtype("uint32" if kept.sum() < 2**32 else "uint64"))
 
 
-def object_table(fragments: Fragments, lookup: NDArray[np.unsignedinteger], plan: Plan) -> pa.Table:
+def object_table(fragments: Fragments, lookup: NDArray[np.unsignedinteger[Any]], plan: Plan) -> pa.Table:
     """Sum the fragments of each segment into one row."""
     count = int(lookup.max(initial=0))
     voxels = np.bincount(lookup, fragments.voxels, count + 1)[1:].astype(np.int64)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 
 from spoco_blocks.engine.layout import Layout, ModelResults
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
@@ -18,6 +15,8 @@ from spoco_blocks.errors import LabelsError
 from spoco_blocks.grid import Box, triple
 from spoco_blocks.learn.checkpoint import Checkpoint, weights_digest
 from spoco_blocks.learn.crops import TrainingVolume, choose_patch, fit_patch
+from spoco_blocks.learn.curves import Curves
+from spoco_blocks.learn.device import choose_device
 from spoco_blocks.learn.intensity import Normalisation
 from spoco_blocks.learn.network import ISOTROPY, plan_network
 from spoco_blocks.learn.objective import Objective
@@ -43,7 +42,6 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
     TrainingError
         When training diverges.
     """
-    torch.set_num_threads(threads)
     results = layout.model(job.model)
     sources = [Manifest.read(layout.volume(volume.volume).manifest) for volume in job.volumes]
     inputs = {f"labels/{v.volume}": s.digest for v, s in zip(job.volumes, sources, strict=True)}
@@ -74,7 +72,7 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
     patch = triple(
         min(extents) for extents in zip(*(fit_patch(wanted, plan.stride, part.training) for part in parts), strict=True)
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(threads)
     training = Training(parts, plan, objective, patch, job.training, device)
     log.info(
         "patch %s, coordinates over %s nm, halo %s, %s in %s",
@@ -163,34 +161,20 @@ def open_part(job: LabelsJob, source: Manifest, layout: Layout, voxel_size_nm: t
 
 
 def optimise(training: Training, iterations: int, results: ModelResults) -> dict[str, float]:
-    """Run all steps; write the curves as CSV and for TensorBoard; give the means of the last tenth."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    rows: list[dict[str, float]] = []
+    """Run all steps, speak now and then, and give the means of the last tenth."""
     start = time.monotonic()
-    with SummaryWriter(str(results.tensorboard / time.strftime("%Y%m%d-%H%M%S")), flush_secs=30) as board:
+    with Curves(results.curves, results.tensorboard) as curves:
         for iteration in range(1, iterations + 1):
-            row = {"iteration": float(iteration), **training.step()}
+            values = training.step()
             if iteration % max(1, iterations // VALIDATIONS) == 0:
-                row |= {f"validation_{name}": value for name, value in training.validate().items()}
-            rows.append(row)
-            for name, value in row.items():
-                if name != "iteration":
-                    board.add_scalar(name, value, iteration)
+                values |= {f"validation_{name}": value for name, value in training.validate().items()}
+            curves.add(iteration, values)
             if iteration % max(1, iterations // LINES) == 0:
-                _say(rows[-max(1, iterations // LINES) :], iterations, time.monotonic() - start)
-                write_curves(results.curves, rows)
-    return _means(rows[-max(1, iterations // 10) :])
-
-
-def write_curves(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write one row per iteration and one column per term; a term that a patch did not have is left empty."""
-    names = ["iteration", *sorted({name for row in rows for name in row} - {"iteration"})]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
+                left = (time.monotonic() - start) / iteration * (iterations - iteration)
+                terms = ", ".join(f"{name} {value:.3f}" for name, value in curves.means(iterations // LINES).items())
+                log.info("iteration %d of %d, %.0f s left: %s", iteration, iterations, left, terms)
+                curves.write()
+        return curves.means(iterations // 10)
 
 
 def alarms(means: dict[str, float]) -> list[str]:
@@ -229,14 +213,3 @@ def triple_of_floats(values: Any) -> tuple[float, float, float]:
     """Read three floats back from a manifest."""
     z, y, x = values
     return float(z), float(y), float(x)
-
-
-def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    names = {name for row in rows for name in row} - {"iteration"}
-    return {name: round(float(np.mean([row[name] for row in rows if name in row])), 5) for name in sorted(names)}
-
-
-def _say(rows: list[dict[str, float]], iterations: int, seconds: float) -> None:
-    done = int(rows[-1]["iteration"])
-    terms = ", ".join(f"{name} {value:.3f}" for name, value in _means(rows).items() if name != "gradient_norm")
-    log.info("iteration %d of %d, %.0f s left: %s", done, iterations, seconds / done * (iterations - done), terms)

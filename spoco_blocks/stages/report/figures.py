@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,20 +25,14 @@ def smoothed(values: Floats, fraction: float = 0.06) -> Floats:
     return sums / np.convolve(np.ones_like(values), kernel)[radius : radius + len(values)]
 
 
-def curve(iterations: Sequence[int], values: Sequence[float]) -> Markup:
-    """Draw one learning curve: what was measured, faint, and its running mean."""
-    x, y = np.asarray(iterations, float), np.asarray(values, float)
-    known = np.isfinite(y)
-    x, y = x[known], y[known]
+def curve(iterations: Floats, values: Floats, validation: Floats) -> Markup:
+    """Draw one learning curve: what was measured, faint, its running mean, and the validation as dots."""
+    known, checked = np.isfinite(values), np.isfinite(validation)
+    x, y = iterations[known], values[known]
     width, height, left, right, top, bottom = 320, 150, 46, 12, 10, 24
-    if not len(x):
-        return Markup("")
     mean = smoothed(y) if len(y) >= 20 else y
-    low, high = float(y.min()), float(np.percentile(y, 99.5))
-    high = max(high, float(mean.max()))
-    low = 0.0 if 0 < low < 0.5 * high else low
-    high = high if high > low else low + max(abs(low), 1.0)
-    last = max(float(x[-1]), 1.0)
+    low, high = _value_range(y, np.concatenate([mean, validation[checked]]))
+    last = max(float(iterations[-1]), 1.0)
 
     def across(v: Any) -> Any:
         return left + v / last * (width - left - right)
@@ -46,17 +40,30 @@ def curve(iterations: Sequence[int], values: Sequence[float]) -> Markup:
     def down(v: Any) -> Any:
         return top + (high - np.clip(v, low, high)) / (high - low) * (height - top - bottom)
 
+    dots = zip(across(iterations[checked]).tolist(), down(validation[checked]).tolist(), strict=True)
     parts = [
         f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="learning curve">',
         *(_gridline(left, width - right, float(down(v)), number(v, 2)) for v in (low, (low + high) / 2, high)),
         f'<path class="faint" d="{_path(across(x), down(y))}"/>' if len(y) >= 20 else "",
         f'<path class="line" d="{_path(across(x), down(mean))}"/>',
+        f'<path class="check" d="{_path(across(iterations[checked]), down(validation[checked]))}"/>'
+        if checked.any()
+        else "",
+        *(f'<circle class="check-dot" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>' for a, b in dots),
         f'<circle class="dot" cx="{across(x[-1]):.1f}" cy="{float(down(mean[-1])):.1f}" r="3.2"/>',
         f'<text x="{left}" y="{height - 6}">0</text>',
         f'<text x="{width - right}" y="{height - 6}" text-anchor="end">{last:,.0f}</text>',
         "</svg>",
     ]
     return Markup("".join(parts))
+
+
+def _value_range(measured: Floats, drawn: Floats) -> tuple[float, float]:
+    """Range of the value axis: from 0 where that costs little, and not stretched by single outliers."""
+    low = float(min(measured.min(), drawn.min()))
+    high = float(max(np.percentile(measured, 99.5), drawn.max()))
+    low = 0.0 if 0 < low < 0.5 * high else low
+    return low, high if high > low else low + max(abs(low), 1.0)
 
 
 def _gridline(left: float, right: float, y: float, text: str) -> str:
@@ -101,7 +108,7 @@ def histogram(voxels: NDArray[Any], voxel_size: float, unit: str) -> Markup:
             )
     parts += _size_axis(across, start, stop, voxel_size, height - bottom + 18)
     parts.append(f'<text class="axis" x="{width - right}" y="{height - 6}" text-anchor="end">Size in {unit}</text>')
-    voxel_unit = {"µm²": "pixels", "µm³": "voxels"}.get(unit)
+    voxel_unit = {"²": "pixels", "³": "voxels"}.get(unit[-1])
     if voxel_unit:
         parts += _size_axis(across, start, stop, 1.0, top - 8)
         parts.append(f'<text class="axis" x="{width - right}" y="14" text-anchor="end">in {voxel_unit}</text>')

@@ -21,7 +21,7 @@ from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.report.content import ObjectTable, Picture, ReportContent, StageTime
 from spoco_blocks.stages.report.images import embedding_rgb
 from spoco_blocks.stages.report.selection import Subject, choose, read_strided
-from spoco_blocks.stages.report.wording import STAGES
+from spoco_blocks.stages.report.wording import STAGES, TERMS
 from spoco_blocks.stages.sources import label_source, open_like, open_source
 from spoco_blocks.volumes import Volume, read_instances
 
@@ -56,11 +56,7 @@ def gather(layout: Layout, job: ReportJob) -> ReportContent:
         stages=[_time(stage, manifests) for stage, manifests in ran.items()],
         settings=_settings(ran, job),
         versions=_versions(newest),
-        provenance={
-            stage if len(manifests) == 1 else f"{stage}, shard {shard}": manifest.digest
-            for stage, manifests in ran.items()
-            for shard, manifest in enumerate(manifests)
-        },
+        provenance={stage: manifests[0].digest for stage, manifests in ran.items()},
         notes=[*dict.fromkeys(note for manifest in every for note in _warnings(manifest)), *notes],
         finished=newest.finished if newest else "",
     )
@@ -80,7 +76,8 @@ def _manifests(layout: Layout, job: ReportJob) -> Ran:
             paths = sorted(shards, key=lambda path: int(path.stem.split("-")[1])) or [results.manifest(stage)]
         found = [Manifest.read(path) for path in paths if path.exists()]
         if found:
-            ran[stage] = found
+            # an earlier run with more shards leaves manifests behind, which have another digest
+            ran[stage] = [manifest for manifest in found if manifest.digest == found[0].digest]
     return ran
 
 
@@ -145,10 +142,13 @@ def _curves(path: Path) -> list[tuple[int, dict[str, float]]]:
         return []
     with path.open(newline="") as file:
         rows = [dict(row) for row in csv.DictReader(file)]
-    return [
-        (int(float(row.pop("iteration"))), {name: float(text) if text else math.nan for name, text in row.items()})
-        for row in rows
-    ]
+    curves = []
+    for row in rows:
+        iteration = int(float(row.pop("iteration")))
+        values = {name: float(text) if text else math.nan for name, text in row.items()}
+        terms = [values[name] for name in TERMS if math.isfinite(values.get(name, math.nan))]
+        curves.append((iteration, {"loss": sum(terms), **values} if terms else values))
+    return curves
 
 
 def _picture(
@@ -224,10 +224,11 @@ def _grey(voxels: NDArray[Any]) -> NDArray[np.float32]:
     values = voxels.astype(np.float32)
     values = values.mean(axis=0) if values.ndim == 4 else values
     low, high = np.percentile(values[np.isfinite(values)], (_BLACK, _WHITE)) if values.size else (0, 1)
-    return np.clip((values - np.float32(low)) / np.float32(max(high - low, 1e-6)), 0, 1)
+    scaled: NDArray[np.float32] = (values - np.float32(low)) / np.float32(max(high - low, 1e-6))
+    return np.clip(scaled, 0, 1)
 
 
-def _alarms(probability: NDArray[np.float32] | None, objects: ObjectTable) -> list[str]:
+def _alarms(probability: NDArray[Any] | None, objects: ObjectTable) -> list[str]:
     notes = []
     if probability is not None and probability.size:
         share = 100 * float((probability > 0.5).mean())

@@ -22,8 +22,8 @@ def label_colours(ids: NDArray[Any]) -> Bytes:
     """Give each id its colour, (n, 3): always the same, and clearly different for neighbouring ids."""
     numbers = np.asarray(ids, np.float64)
     hue = 2 * np.pi * np.mod(0.1 + numbers * _TURN, 1)
-    lightness = 0.70 + 0.07 * (np.mod(numbers, 3) - 1)
-    chroma = 0.155 - 0.025 * np.mod(numbers, 2)
+    lightness = 0.68 + 0.08 * (np.mod(numbers, 3) - 1)
+    chroma = 0.18 - 0.03 * np.mod(numbers, 2)
     return _oklch(lightness, chroma, hue)
 
 
@@ -42,7 +42,8 @@ def _oklch(lightness: NDArray[Any], chroma: NDArray[Any], hue: NDArray[Any]) -> 
     )
     linear = np.clip((lab @ to_lms.T) ** 3 @ to_rgb.T, 0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.round(255 * srgb).astype(np.uint8)
+    rgb: Bytes = np.round(255 * srgb).astype(np.uint8)
+    return rgb
 
 
 def truth_colours(truth: NDArray[Any], segments: NDArray[Any], ids: NDArray[Any]) -> Bytes:

@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from spoco_blocks.stages.report import wording
 from spoco_blocks.stages.report.content import ReportContent
 from spoco_blocks.stages.report.figures import curve, histogram
 from spoco_blocks.stages.report.images import hex_colour, label_colours
 from spoco_blocks.stages.report.viewer import viewer
-from spoco_blocks.stages.report.wording import counted, duration, number
+from spoco_blocks.stages.report.wording import TIMES, counted, duration, number
 
 Rows = list[dict[str, Any]]
 
 _LARGEST = 12
+_VALIDATION = "validation_"
 
 
 def render(content: ReportContent) -> str:
@@ -37,6 +39,7 @@ def render(content: ReportContent) -> str:
         c=content,
         css=Markup((folder / "report.css").read_text(encoding="utf-8")),
         js=Markup((folder / "report.js").read_text(encoding="utf-8")),
+        whole=wording.whole(content),
         summary=wording.summary(content),
         facts=_facts(content),
         tiles=_tiles(content),
@@ -55,11 +58,11 @@ def _facts(content: ReportContent) -> list[tuple[str, str]]:
     size = content.voxel_size_nm
     facts = [("Volume", content.volume), ("Model", content.model)]
     if size is None:
-        facts.append(("Voxel size", "not known"))
+        facts.append(("Pixel size" if content.flat else "Voxel size", "not known"))
     elif content.flat:
-        facts.append(("Pixel size (y × x)", f"{number(size[1])} × {number(size[2])} nm"))
+        facts.append((f"Pixel size (y{TIMES}x)", TIMES.join(number(v) for v in size[1:]) + " nm"))
     else:
-        facts.append(("Voxel size (z × y × x)", " × ".join(number(v) for v in size) + " nm"))
+        facts.append((f"Voxel size (z{TIMES}y{TIMES}x)", TIMES.join(number(v) for v in size) + " nm"))
     if content.finished:
         facts.append(("Finished", content.finished.replace("T", " ").replace("Z", " UTC")))
     return facts
@@ -80,16 +83,17 @@ def _tiles(content: ReportContent) -> Rows:
     if "n_truth" in scores and content.scored is None:
         tiles.append({"name": "Objects", "value": objects, "text": f"found; {int(scores['n_truth']):,} in the truth"})
     else:
-        tiles.append({"name": "Objects", "value": objects, "text": "found in the whole volume"})
+        tiles.append({"name": "Objects", "value": objects, "text": f"found in {wording.whole(content)}"})
     if len(content.objects):
         factor, unit = wording.size_unit(content)
         voxels = content.objects.voxels
-        median = float(np.median(voxels))
-        tiles.append({"name": "Median size", "value": number(median * factor), "unit": unit, "text": "of an object"})
+        size = number(float(np.median(voxels)) * factor)
+        fits = len(size) <= 6
+        tiles.append({"name": "Median size", "value": size, "unit": unit, "text": "of an object", "long": not fits})
         if not scores:
-            share = 100 * float(voxels.sum()) / math.prod(content.shape)
-            where = "of the image" if content.flat else "of the volume"
-            tiles.append({"name": "Covered", "value": number(share), "unit": "%", "text": f"{where} lies in objects"})
+            share = number(100 * float(voxels.sum()) / math.prod(content.shape))
+            where = f"of {wording.whole(content)} lies in objects"
+            tiles.append({"name": "Covered", "value": share, "unit": "%", "text": where})
     if content.stages:
         seconds = sum(stage.seconds for stage in content.stages)
         tiles.append({"name": "Time", "value": duration(seconds), "text": "for all stages together", "long": True})
@@ -136,10 +140,10 @@ def _largest(content: ReportContent) -> Rows:
         extent = objects.box[row, 3:] - objects.box[row, :3]
         shown = slice(1, 3) if content.flat else slice(0, 3)
         if size is None:
-            across = " × ".join(f"{int(v):,}" for v in extent[shown])
+            across = TIMES.join(f"{int(v):,}" for v in extent[shown])
             where = ", ".join(f"{(a + b) / 2:,.0f}" for a, b in objects.box[row].reshape(2, 3).T[shown].tolist())
         else:
-            across = " × ".join(number(float(v) * s / 1000) for v, s in zip(extent[shown], size[shown], strict=True))
+            across = TIMES.join(number(v / 1000) for v in (extent * size)[shown].tolist())
             where = ", ".join(number(float(v) / 1000) for v in objects.centroid_nm[row][shown])
         rows.append(
             {
@@ -157,21 +161,26 @@ def _largest(content: ReportContent) -> Rows:
 
 
 def _curves(content: ReportContent) -> Rows:
-    """One small chart per column, the known ones first and in the order of the loss."""
+    """One small chart per column, the known ones first; a column's validation is drawn into its chart."""
     names = dict.fromkeys(name for _, columns in content.curves for name in columns)
+    iterations = np.array([iteration for iteration, _ in content.curves], float)
     known = list(wording.CURVES)
-    ordered = sorted(names, key=lambda name: known.index(name) if name in known else len(known))
-    iterations = [iteration for iteration, _ in content.curves]
     rows: Rows = []
-    for name in ordered:
-        values = np.array([columns.get(name, math.nan) for _, columns in content.curves], float)
+    for name in sorted(names, key=lambda name: known.index(name) if name in known else len(known)):
+        values = _column(content, name)
         finite = values[np.isfinite(values)]
-        if not len(finite):
+        if not len(finite) or name.removeprefix(_VALIDATION) in set(names) - {name}:
             continue
         title, text = wording.CURVES.get(name, (name.replace("_", " ").capitalize(), ""))
-        last = float(finite[-max(1, len(finite) // 20) :].mean())
-        rows.append({"title": title, "text": text, "last": number(last), "figure": curve(iterations, values.tolist())})
+        last = number(float(finite[-max(1, len(finite) // 20) :].mean()))
+        check = _column(content, _VALIDATION + name)
+        figure = curve(iterations, values, check)
+        rows.append({"title": title, "text": text, "last": last, "figure": figure, "checked": np.isfinite(check).any()})
     return rows
+
+
+def _column(content: ReportContent, name: str) -> NDArray[np.float64]:
+    return np.array([columns.get(name, math.nan) for _, columns in content.curves], float)
 
 
 def _times(content: ReportContent) -> Rows:
@@ -207,5 +216,5 @@ def _leaf(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return " × ".join(_leaf(v) for v in value) if value else "none"
+        return TIMES.join(_leaf(v) for v in value) if value else "none"
     return str(value)

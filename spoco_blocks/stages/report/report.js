@@ -14,7 +14,8 @@
     xz: { normal: 1, across: 2, down: 0 },
     yz: { normal: 2, across: 0, down: 1 },
   };
-  const place = [Z >> 1, Y >> 1, X >> 1];
+  const place = [...data.place];
+  const voxel = Z > 1 && !data.independent ? "voxels" : "pixels";
   const form = root.querySelector("form");
   const layers = {};
 
@@ -115,7 +116,7 @@
   }
 
   function unit(length) {
-    if (!data.known) return `${+length.toPrecision(3)} voxels`;
+    if (!data.known) return `${+length.toPrecision(3)} ${voxel}`;
     if (length >= 1e6) return `${+(length / 1e6).toPrecision(3)} mm`;
     return length >= 1000 ? `${+(length / 1000).toPrecision(3)} µm` : `${+length.toPrecision(3)} nm`;
   }
@@ -125,15 +126,16 @@
     const power = 10 ** Math.floor(Math.log10(limit));
     const bar = [5, 2, 1].map((m) => m * power).find((v) => v <= limit) || power;
     const pixels = (bar / length) * width;
-    const margin = 14 * ratio;
+    const margin = 18 * ratio;
+    context.fillStyle = "#000a";
+    context.beginPath();
+    context.roundRect(width - margin - pixels - 9 * ratio, height - margin - 25 * ratio, pixels + 18 * ratio, 36 * ratio, 7 * ratio);
+    context.fill();
     context.fillStyle = "#fff";
-    context.shadowColor = "#000";
-    context.shadowBlur = 5 * ratio;
     context.fillRect(width - margin - pixels, height - margin, pixels, 3 * ratio);
     context.font = `${13 * ratio}px system-ui, sans-serif`;
-    context.textAlign = "right";
-    context.fillText(unit(bar), width - margin, height - margin - 7 * ratio);
-    context.shadowBlur = 0;
+    context.textAlign = "center";
+    context.fillText(unit(bar), width - margin - pixels / 2, height - margin - 7 * ratio);
   }
 
   function marks(context, plane, width, height, ratio) {
@@ -153,8 +155,6 @@
     const x = (place[across] + 0.5) * sx;
     const y = (place[down] + 0.5) * sy;
     const gap = 9 * ratio;
-    context.strokeStyle = "#ffffffa0";
-    context.lineWidth = ratio;
     context.beginPath();
     for (const [x0, y0, x1, y1] of [
       [0, y, x - gap, y], [x + gap, y, width, y], [x, 0, x, y - gap], [x, y + gap, x, height],
@@ -162,7 +162,11 @@
       context.moveTo(x0, y0);
       context.lineTo(x1, y1);
     }
-    context.stroke();
+    for (const [colour, thick] of [["#0007", 3], ["#fffc", 1]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = thick * ratio;
+      context.stroke();
+    }
     if (plane === "xy") scaleBar(context, width, height, data.pixel[across] * data.shape[across], ratio);
   }
 
@@ -219,7 +223,7 @@
       if (!layer) continue;
       const id = layer.places[at];
       const voxels = id && layer.voxels && layer.voxels[id - 1];
-      const size = voxels ? `, ${voxels.toLocaleString("en")} voxels` : "";
+      const size = voxels ? `, ${voxels.toLocaleString("en")} ${voxel}` : "";
       const text = id ? `${layer.ids[id - 1]}${size}` : "none";
       put(name === "truth" ? "truth" : "segment", text, id && [...layer.rgb.slice(3 * id - 3, 3 * id)]);
     }
@@ -276,4 +280,7 @@
   const views = [...root.querySelectorAll(".view")].map(connect);
   form.addEventListener("input", refresh);
   refresh();
-})();
+})().catch((error) => {
+  document.documentElement.classList.remove("js");
+  console.error(error);
+});

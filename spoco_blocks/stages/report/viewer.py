@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from spoco_blocks.grid import Triple, triple
 from spoco_blocks.stages.report.content import Picture, ReportContent
 from spoco_blocks.stages.report.images import (
     label_colours,
@@ -23,6 +24,7 @@ from spoco_blocks.stages.report.images import (
 Tree = dict[str, Any]
 
 PLANES = ("xy", "yz", "xz")
+_NORMAL = {"xy": 0, "xz": 1, "yz": 2}
 
 
 def viewer(content: ReportContent) -> Tree | None:
@@ -33,15 +35,20 @@ def viewer(content: ReportContent) -> Tree | None:
     pixel = _pixel_size(content, picture)
     z, y, x = (n * p for n, p in zip(picture.shape, pixel, strict=True))
     planes = ("xy",) if content.flat else PLANES
-    stills = {plane: png_uri(_still(picture, plane)) for plane in planes}
+    place = _first_place(picture)
     return {
         "planes": [
-            {"name": plane, "still": stills[plane], "slices": picture.shape[{"xy": 0, "xz": 1, "yz": 2}[plane]]}
+            {
+                "name": plane,
+                "still": png_uri(_still(picture, plane, place)),
+                "slices": picture.shape[_NORMAL[plane]],
+                "start": place[_NORMAL[plane]],
+            }
             for plane in planes
         ],
         "extent": {"x": round(x / max(x, y, z), 5), "y": round(y / max(x, y, z), 5), "z": round(z / max(x, y, z), 5)},
         "layers": [name for name in ("foreground", "embedding_rgb", "truth") if getattr(picture, name) is not None],
-        "data": _as_json(_data(content, picture, pixel)),
+        "data": _as_json({**_data(content, picture, pixel), "place": place}),
         "whole": all(n * s >= v for n, s, v in zip(picture.shape, picture.step, content.shape, strict=True)),
     }
 
@@ -53,8 +60,19 @@ def _pixel_size(content: ReportContent, picture: Picture) -> tuple[float, float,
     return z, y, x
 
 
-def _still(picture: Picture, plane: str) -> NDArray[np.uint8]:
-    z, y, x = (n // 2 for n in picture.shape)
+def _first_place(picture: Picture) -> Triple:
+    """Give the voxel to look at first: inside the object nearest to the middle, or the middle where there is none."""
+    middle = triple(n // 2 for n in picture.shape)
+    sparse = np.argwhere(picture.segments[::2, ::2, ::2]) * 2
+    if not len(sparse):
+        return middle
+    nearest = sparse[((sparse - middle) ** 2).sum(axis=1).argmin()]
+    of_object = np.argwhere(picture.segments == picture.segments[tuple(nearest)])
+    return triple(of_object[((of_object - of_object.mean(axis=0)) ** 2).sum(axis=1).argmin()])
+
+
+def _still(picture: Picture, plane: str, place: Triple) -> NDArray[np.uint8]:
+    z, y, x = place
     if plane == "xy":
         return overlay(picture.raw[z], picture.segments[z])
     if plane == "xz":
@@ -88,7 +106,7 @@ def _data(content: ReportContent, picture: Picture, pixel: tuple[float, float, f
 def _labels(labels: NDArray[Any], segments: NDArray[Any] | None, content: ReportContent | None) -> Tree:
     packed, ids = pack_labels(labels)
     colours = label_colours(ids) if segments is None else truth_colours(labels, segments, ids)
-    layer = {
+    layer: Tree = {
         "data": packed,
         "ids": [str(i) for i in ids.tolist()],
         "colours": base64.b64encode(np.ascontiguousarray(colours).tobytes()).decode(),

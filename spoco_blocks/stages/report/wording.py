@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from spoco_blocks.stages.report.content import LengthsNm, ReportContent
+import numpy as np
+
+from spoco_blocks.stages.report.content import ReportContent
+
+TIMES = " \N{MULTIPLICATION SIGN} "
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,6 @@ SCORES = (
 
 CURVES = {
     "loss": ("Total loss", "What training makes smaller: the weighted sum of the terms"),
-    "total": ("Total loss", "What training makes smaller: the weighted sum of the terms"),
     "pull": ("Pull", "Voxels of one object towards each other"),
     "push": ("Push", "Different objects away from each other"),
     "unlabelled_push": ("Unlabelled push", "Unlabelled voxels away from annotated objects"),
@@ -77,8 +80,12 @@ CURVES = {
     "consistency": ("Consistency", "Agreement of two views of unlabelled voxels"),
     "regulariser": ("Regulariser", "Keeps embeddings short"),
     "foreground": ("Foreground", "Objects against known background"),
+    "gradient_norm": ("Gradient", "Length of the gradient before it is clipped"),
     "learning_rate": ("Learning rate", "Step size of the optimiser"),
 }
+
+TERMS = ("pull", "push", "unlabelled_push", "dice", "consistency", "regulariser", "foreground")
+"""Columns that are terms of the loss, weighted: their sum is the loss."""
 
 STAGES = {
     "labels": "Index the volume",
@@ -97,7 +104,7 @@ STAGES = {
 def number(value: float, digits: int = 3) -> str:
     """Three significant digits, with commas and without exponents where a reader expects none."""
     if not math.isfinite(value):
-        return "–"
+        return "n/a"
     if value == 0:
         return "0"
     decimals = digits - 1 - math.floor(math.log10(abs(value)))
@@ -108,18 +115,10 @@ def number(value: float, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def length(nm: float) -> str:
-    """Give a length in the unit that suits it."""
-    for limit, unit in ((1e6, "mm"), (1e3, "µm")):
-        if abs(nm) >= limit:
-            return f"{number(nm / limit)} {unit}"
-    return f"{number(nm)} nm"
-
-
-def lengths(nm: LengthsNm) -> str:
-    """Give three lengths in the one unit that suits the largest."""
+def lengths(*nm: float) -> str:
+    """Give several lengths in the one unit that suits the largest."""
     limit, unit = next(((limit, unit) for limit, unit in ((1e6, "mm"), (1e3, "µm")) if max(nm) >= limit), (1.0, "nm"))
-    return " × ".join(number(v / limit) for v in nm) + f" {unit}"
+    return TIMES.join(number(v / limit) for v in nm) + f" {unit}"
 
 
 def duration(seconds: float) -> str:
@@ -139,8 +138,19 @@ def size_unit(content: ReportContent) -> tuple[float, str]:
     """Give how large one voxel is and in which unit; 1 voxel where the voxel size is not known."""
     if content.voxel_size_nm is None:
         return 1.0, "pixels" if content.flat else "voxels"
-    z, y, x = (v / 1000 for v in content.voxel_size_nm)
-    return (y * x, "µm²") if content.flat else (z * y * x, "µm³")
+    z, y, x = content.voxel_size_nm
+    power = 2 if content.flat else 3
+    factor = y * x if content.flat else z * y * x
+    small = len(content.objects) and float(np.median(content.objects.voxels)) * factor < 1e-3 * 1000**power
+    superscript = "²" if content.flat else "³"
+    return (factor, f"nm{superscript}") if small else (factor / 1000**power, f"µm{superscript}")
+
+
+def whole(content: ReportContent) -> str:
+    """Say what "everything" is."""
+    if content.independent_images:
+        return "all images"
+    return "the whole image" if content.flat else "the whole volume"
 
 
 def counted(n: int, one: str, many: str = "") -> str:
@@ -153,11 +163,11 @@ def extent(content: ReportContent) -> str:
     z, y, x = content.shape
     size = content.voxel_size_nm
     if content.independent_images:
-        return f"{counted(z, 'image')} of {y:,} × {x:,} pixels"
+        return f"{counted(z, 'image')} of {y:,}{TIMES}{x:,} pixels"
     if content.flat:
-        return f"{y:,} × {x:,} pixels" + (f" ({lengths((size[1] * y, size[2] * x, 0.0))[:-5]})" if size else "")
-    voxels = f"{z:,} × {y:,} × {x:,} voxels"
-    return voxels + (f" ({lengths((size[0] * z, size[1] * y, size[2] * x))})" if size else "")
+        return f"{y:,}{TIMES}{x:,} pixels" + (f" ({lengths(size[1] * y, size[2] * x)})" if size else "")
+    voxels = f"{z:,}{TIMES}{y:,}{TIMES}{x:,} voxels"
+    return voxels + (f" ({lengths(size[0] * z, size[1] * y, size[2] * x)})" if size else "")
 
 
 def summary(content: ReportContent) -> str:
@@ -167,5 +177,5 @@ def summary(content: ReportContent) -> str:
     if not content.scores:
         return text
     true = counted(int(content.scores.get("n_truth", 0)), "true object")
-    where = "in the scored region" if content.scored else "in the whole volume"
+    where = "in the scored region" if content.scored else f"in {whole(content)}"
     return f"{text} Scored against {true} {where}."

@@ -1,0 +1,11 @@
+"""Where the network runs."""
+
+from __future__ import annotations
+
+import torch
+
+
+def choose_device(threads: int) -> str:
+    """Give "cuda" where there is a GPU, else "cpu", with so many threads."""
+    torch.set_num_threads(threads)
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,50 @@
+# The configuration, validated before anything runs, and the functions that rules take their parameters from.
+from spoco_blocks.errors import SettingsError
+from spoco_blocks.settings import jobs, parse_settings
+
+RESULTS = config.pop("results", "results")
+
+try:
+    SETTINGS = parse_settings(config)
+except SettingsError as error:
+    raise WorkflowError(str(error)) from None
+
+EXECUTOR = SETTINGS.execution.executor
+SHARDS = SETTINGS.execution.shards
+VOLUME = f"{RESULTS}/volumes/{{volume}}"
+MODEL = f"{RESULTS}/models/{{model}}"
+SEGMENTATION = f"{RESULTS}/segmentations/{{segmentation}}"
+
+
+wildcard_constraints:
+    volume="[A-Za-z0-9_-]+",
+    model="[A-Za-z0-9_-]+",
+    segmentation="[A-Za-z0-9_-]+",
+    shard="[0-9]+",
+
+
+def labels_job(wildcards):
+    return jobs.canonical(jobs.labels_job(SETTINGS, wildcards.volume))
+
+
+def train_job(wildcards):
+    return jobs.canonical(jobs.train_job(SETTINGS, wildcards.model))
+
+
+def stage_job(stage):
+    """The sections that decide a stage's result: Snakemake re-runs it when one of their keys changes."""
+    return lambda wildcards: jobs.canonical(jobs.segmentation_job(SETTINGS, stage, wildcards.segmentation))
+
+
+def volume_of(segmentation):
+    return SETTINGS.segmentations[segmentation].volume
+
+
+def checkpoint_of(wildcards):
+    """What must exist before a segmentation can be planned: a given checkpoint, or a trained model."""
+    model = SETTINGS.segmentations[wildcards.segmentation].model
+    return SETTINGS.models[model].checkpoint or f"{RESULTS}/models/{model}/train.json"
+
+
+def shards_of(stage):
+    return [f"{SEGMENTATION}/{stage}/shard-{shard}.json" for shard in range(SHARDS)]
