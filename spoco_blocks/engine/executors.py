@@ -58,7 +58,7 @@ def _attempt(function: Callable[[int], Any], item: int) -> Any:
 def _threads(function: Callable[[int], Any], items: Sequence[int], workers: int) -> Iterator[Outcome]:
     queue = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        running = {pool.submit(_attempt, function, item): item for item, _ in zip(queue, range(workers), strict=False)}
+        running = {pool.submit(_attempt, function, item): item for _, item in zip(range(workers), queue, strict=False)}
         while running:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -82,7 +82,7 @@ def _dask(function: Callable[[int], Any], items: Sequence[int], workers: int) ->
         queue = iter(items)
         running = {
             client.submit(_attempt, function, item, pure=False): item
-            for item, _ in zip(queue, range(2 * workers), strict=False)
+            for _, item in zip(range(2 * workers), queue, strict=False)
         }
         stream = as_completed(list(running))
         for future in stream:

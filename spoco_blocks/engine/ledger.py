@@ -32,7 +32,7 @@ _MARK = b"BLCK"
 
 def pack(tables: Tables) -> bytes:
     """Put small arrays into bytes: a JSON line of names, types and shapes, then the data, compressed."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in tables.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in tables.items()}
     header = json.dumps([[name, a.dtype.str, a.shape] for name, a in arrays.items()]).encode() + b"\n"
     return zlib.compress(header + b"".join(a.tobytes() for a in arrays.values()), 1)
 
@@ -154,6 +154,11 @@ class Records:
                 f"{'…' if missing[10:] else ''}. Run the stage again: it continues where it stopped."
             )
         self._blocks = blocks
+
+    @property
+    def finished(self) -> list[int]:
+        """Numbers of the blocks that are done."""
+        return sorted(self._place)
 
     def __len__(self) -> int:
         return self._blocks

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -46,5 +44,5 @@ def predict(
     padded = np.pad(raw, [(0, 0), *padding], mode="edge")
     with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16):
         output = network(torch.from_numpy(padded)[None].to(device))[0].float()
-    kept: NDArray[Any] = output[(slice(None), *(slice(0, size) for size in extent))].cpu().numpy()
-    return kept[:-1], 1 / (1 + np.exp(-kept[-1]))
+    kept = output[(slice(None), *(slice(0, size) for size in extent))]
+    return kept[:-1].cpu().numpy(), torch.sigmoid(kept[-1]).cpu().numpy()

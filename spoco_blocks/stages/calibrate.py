@@ -1,8 +1,8 @@
 """Stage `calibrate`: what clustering decides once per volume, so that all blocks agree.
 
-The gradient threshold comes from regions spread over the volume. Modes are sought in every region of a lattice that does
-not depend on the block shape: with coordinates in the embedding every object has its own mode, so that no sample of the
-whole volume could hold them all.
+The gradient threshold comes from regions spread over the volume. Modes are sought in every region of a lattice that
+does not depend on the block shape: with coordinates in the embedding every object has its own mode, so that no sample of
+the whole volume could hold them all.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ import sys
 import types
 
 import pytest
+from rich.console import Console
+
 from bench.__main__ import main, names
 from bench.frame import Claim, Contender, Report, Row, measure, publish
-from rich.console import Console
 
 
 def report(figure):

@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from bench.phantoms import make
 from oracles import adjusted_rand_index
 
+from bench.phantoms import make
 from spoco_blocks.clustering import METHODS, Context, segment
 
 SHAPES = [(14, 32, 32), (1, 72, 72)]

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bench.phantoms import make
 from oracles import adjusted_rand_index
 from pydantic import TypeAdapter, ValidationError
 
+from bench.phantoms import make
 from spoco_blocks.clustering import Context, Modes, segment
 from spoco_blocks.errors import SettingsError
 

@@ -85,9 +85,10 @@ def _tiles(content: ReportContent) -> Rows:
     else:
         tiles.append({"name": "Objects", "value": objects, "text": f"found in {wording.whole(content)}"})
     if len(content.objects):
-        factor, unit = wording.size_unit(content)
         voxels = content.objects.voxels
-        size = number(float(np.median(voxels)) * factor)
+        median = float(np.median(voxels))
+        factor, unit = wording.size_unit(content, median)
+        size = number(median * factor)
         fits = len(size) <= 6
         tiles.append({"name": "Median size", "value": size, "unit": unit, "text": "of an object", "long": not fits})
         if not scores:
@@ -120,9 +121,9 @@ def _sizes(content: ReportContent) -> dict[str, Any] | None:
     voxels = content.objects.voxels
     if not len(voxels):
         return None
-    factor, unit = wording.size_unit(content)
     known = content.voxel_size_nm is not None
     low, median, high = (float(v) for v in np.percentile(voxels, (5, 50, 95)))
+    factor, unit = wording.size_unit(content, median)
     voxel = "pixels" if content.flat else "voxels"
     return {
         "figure": histogram(voxels, factor, unit),
@@ -134,7 +135,7 @@ def _sizes(content: ReportContent) -> dict[str, Any] | None:
 
 def _largest(content: ReportContent) -> Rows:
     objects, size = content.objects, content.voxel_size_nm
-    factor, unit = wording.size_unit(content)
+    factor, unit = wording.size_unit(content, float(objects.voxels.max(initial=0)))
     rows: Rows = []
     for row in np.argsort(-objects.voxels.astype(np.int64), kind="stable")[:_LARGEST].tolist():
         extent = objects.box[row, 3:] - objects.box[row, :3]

@@ -112,8 +112,9 @@ def _labels(labels: NDArray[Any], segments: NDArray[Any] | None, content: Report
         "colours": base64.b64encode(np.ascontiguousarray(colours).tobytes()).decode(),
     }
     if content is not None:
-        rows = {int(i): int(n) for i, n in zip(content.objects.id, content.objects.voxels, strict=True)}
-        layer["voxels"] = [rows.get(int(i)) for i in ids.tolist()]
+        known = np.isin(content.objects.id, ids)
+        sizes = dict(zip(content.objects.id[known].tolist(), content.objects.voxels[known].tolist(), strict=True))
+        layer["voxels"] = [sizes.get(i) for i in ids.tolist()]
     return layer
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from spoco_blocks.stages.report.content import ReportContent
 
 TIMES = " \N{MULTIPLICATION SIGN} "
@@ -134,14 +132,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 60:,} h {whole % 60} min"
 
 
-def size_unit(content: ReportContent) -> tuple[float, str]:
-    """Give how large one voxel is and in which unit; 1 voxel where the voxel size is not known."""
+def size_unit(content: ReportContent, typical: float) -> tuple[float, str]:
+    """Give how large one voxel is, in the unit that suits a typical size; 1 voxel where the voxel size is not known."""
     if content.voxel_size_nm is None:
         return 1.0, "pixels" if content.flat else "voxels"
     z, y, x = content.voxel_size_nm
     power = 2 if content.flat else 3
     factor = y * x if content.flat else z * y * x
-    small = len(content.objects) and float(np.median(content.objects.voxels)) * factor < 1e-3 * 1000**power
+    small = typical * factor < 1e-3 * 1000**power
     superscript = "²" if content.flat else "³"
     return (factor, f"nm{superscript}") if small else (factor / 1000**power, f"µm{superscript}")
 

@@ -1,0 +1,43 @@
+"""Where the real volumes are, and how tests call the program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of real microscopy volumes; tests that need them are skipped where it is absent."""
+    folder = Path(os.environ.get("SPOCO_BLOCKS_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the real volumes are not here; name their folder in SPOCO_BLOCKS_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def program_environment() -> dict[str, str]:
+    """Environment in which this package's programs are found, whichever interpreter runs the tests."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def snakemake(program_environment, tmp_path):
+    """Run the workflow in a folder of its own."""
+
+    def run(config: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [
+            "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile"), "--profile", str(ROOT / "profiles/default"),
+            "--directory", str(tmp_path), "--configfile", str(config), *arguments,
+        ]  # fmt: skip
+        result = subprocess.run(command, env=program_environment, capture_output=True, text=True, check=False)
+        assert not check or result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    return run

@@ -1,0 +1,95 @@
+"""One way to run blocks: the executor never changes a result, and nothing finished is lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.ledger import Records
+from spoco_blocks.engine.runner import Blocks, check_writable, run
+from spoco_blocks.errors import BlockError, GridError, ResourceError
+from spoco_blocks.grid import BlockGrid
+
+
+@dataclass(frozen=True)
+class Note:
+    """Notes each call in a folder, and fails where a file says so."""
+
+    folder: Path
+    megabytes: int = 1
+
+    def __call__(self, block):
+        if (self.folder / f"fail-{block.index}").exists():
+            raise ValueError(f"bad data in {block.inner}")
+        with (self.folder / f"calls-{block.index}").open("a") as file:
+            file.write("x")
+        return {"start": np.array(block.inner.start), "square": np.array(block.index**2)}
+
+    def memory_bytes(self, block):
+        return self.megabytes * 2**20
+
+
+def calls(folder):
+    return {int(path.name.split("-")[1]): len(path.read_text()) for path in folder.glob("calls-*")}
+
+
+@pytest.fixture
+def blocks(tmp_path):
+    return Blocks(BlockGrid((4, 6, 4), (2, 2, 2)), tmp_path / "ledger", "identity")
+
+
+@pytest.mark.parametrize("executor", ["serial", "threads", "dask"])
+def test_every_executor_runs_every_block_once(tmp_path, blocks, executor):
+    summary = run(Note(tmp_path), blocks, Execution(executor, 2))
+    assert summary.computed == 12
+    assert calls(tmp_path) == dict.fromkeys(range(12), 1)
+    found = [int(record["square"]) for record in Records(blocks.folder, blocks.record_identity, 12)]
+    assert found == [index**2 for index in range(12)]
+    assert run(Note(tmp_path), blocks, Execution(executor, 2)).reused == 12
+    assert calls(tmp_path) == dict.fromkeys(range(12), 1)
+
+
+@pytest.mark.parametrize("executor", ["serial", "threads", "dask"])
+def test_failed_blocks_are_named_and_the_others_kept(tmp_path, blocks, executor):
+    for index in (3, 7):
+        (tmp_path / f"fail-{index}").touch()
+    with pytest.raises(BlockError, match=r"2 of 12 blocks failed(?s:.*)block 3 \[0:2, 2:4, 2:4\]: bad data"):
+        run(Note(tmp_path), blocks, Execution(executor, 2))
+    assert sorted(calls(tmp_path)) == [i for i in range(12) if i not in (3, 7)]
+    for index in (3, 7):
+        (tmp_path / f"fail-{index}").unlink()
+    assert run(Note(tmp_path), blocks, Execution(executor, 2)).computed == 2
+    assert calls(tmp_path) == dict.fromkeys(range(12), 1)
+
+
+def test_shards_and_selections_run_their_own_blocks(tmp_path, blocks):
+    part = Blocks(blocks.grid, blocks.folder, "identity", shard=1, shards=3)
+    assert run(Note(tmp_path), part, Execution()).computed == 4
+    assert sorted(calls(tmp_path)) == [4, 5, 6, 7]
+    chosen = Blocks(blocks.grid, blocks.folder, "identity", only=(0, 5))
+    assert run(Note(tmp_path), chosen, Execution()).computed == 1
+    assert sorted(calls(tmp_path)) == [0, 4, 5, 6, 7]
+
+
+def test_a_change_of_grid_or_identity_reuses_nothing(tmp_path, blocks):
+    run(Note(tmp_path), blocks, Execution())
+    other = Blocks(BlockGrid((4, 6, 4), (2, 2, 2), halo=(1, 1, 1)), blocks.folder, "identity")
+    assert run(Note(tmp_path), other, Execution()).computed == 12
+
+
+def test_too_much_memory_is_refused_before_any_work(tmp_path, blocks):
+    with pytest.raises(ResourceError, match="2 workers need about 200 MiB"):
+        run(Note(tmp_path, megabytes=100), blocks, Execution("threads", 2, memory_mb=150))
+    assert not calls(tmp_path)
+    assert run(Note(tmp_path, megabytes=100), blocks, Execution("serial", 1, memory_mb=150)).computed == 12
+
+
+def test_blocks_must_hold_whole_shards():
+    check_writable(BlockGrid((64, 64, 64), (32, 32, 32)), (16, 32, 32))
+    check_writable(BlockGrid((20, 64, 64), (20, 32, 32)), (64, 32, 32))
+    with pytest.raises(GridError, match=r"Use \(64, 256, 256\)"):
+        check_writable(BlockGrid((512, 512, 512), (64, 250, 256)), (64, 256, 256))

@@ -1,0 +1,93 @@
+"""The network knows how far it sees, and blocks equal the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from phantoms import eager_network
+
+from spoco_blocks.grid import BlockGrid, triple
+from spoco_blocks.learn.network import NetworkPlan, plan_network
+from spoco_blocks.learn.predict import predict
+
+ISOTROPIC, COARSE_Z = (10.0, 10.0, 10.0), (40.0, 10.0, 10.0)
+
+
+def plan(voxel_size_nm=ISOTROPIC, *, levels=3, planar=False, channels=1) -> NetworkPlan:
+    return plan_network(
+        voxel_size_nm, in_channels=channels, embedding_channels=4, width=4, levels=levels, planar=planar
+    )
+
+
+def test_coarse_axes_are_left_alone_until_voxels_are_isotropic():
+    coarse = plan(COARSE_Z, levels=4)
+    assert coarse.kernels == ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3))
+    assert coarse.pools == ((1, 2, 2), (1, 2, 2), (2, 2, 2))
+    flat = plan(levels=2, planar=True)
+    assert flat.kernels == ((1, 3, 3), (1, 3, 3))
+    assert flat.halo[0] == 0
+    assert plan().halo == (24, 24, 24)
+    assert NetworkPlan.from_dict(coarse.as_dict()) == coarse
+
+
+@pytest.mark.parametrize("planned", [plan(), plan(levels=1), plan(levels=2), plan(COARSE_Z, levels=3)])
+def test_no_voxel_beyond_the_halo_matters(planned):
+    """Replace everything farther than the halo from one voxel: its embedding stays, and within the halo it does not."""
+    network = eager_network(planned)
+    halo = planned.halo
+    shape = triple(2 * h + 2 * s for h, s in zip(halo, planned.stride, strict=True))
+    rng = np.random.default_rng(0)
+    raw = rng.normal(size=(1, *shape)).astype(np.float32)
+    inside = tuple(slice(h, h + s) for h, s in zip(halo, planned.stride, strict=True))
+    reach = tuple(slice(0, 2 * h + s) for h, s in zip(halo, planned.stride, strict=True))
+    other = rng.normal(size=raw.shape).astype(np.float32)
+    other[(slice(None), *reach)] = raw[(slice(None), *reach)]
+    before, _ = predict(network, raw)
+    after, _ = predict(network, other)
+    np.testing.assert_allclose(before[(slice(None), *inside)], after[(slice(None), *inside)], atol=1e-5)
+    near = raw.copy()
+    near[:, halo[0], halo[1], halo[2] + 2] += 1
+    assert np.abs(predict(network, near)[0] - before)[(slice(None), *inside)].max() > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(41, 37, 50), (24, 64, 33)])
+@pytest.mark.parametrize("block", [(16, 16, 16), (8, 32, 20), (64, 64, 64)])
+@pytest.mark.parametrize("planned", [plan(levels=2), plan(COARSE_Z, levels=3), plan(levels=2, planar=True)])
+def test_blocks_equal_the_whole(planned, block, shape):
+    network = eager_network(planned)
+    raw = np.random.default_rng(1).normal(size=(1, *shape)).astype(np.float32)
+    whole, whole_foreground = predict(network, raw)
+    grid = BlockGrid(shape, block, planned.halo, planned.stride)
+    for item in grid:
+        embeddings, foreground = predict(network, raw[(slice(None), *item.outer.slices)])
+        inner, here = item.inner_local.slices, item.inner.slices
+        np.testing.assert_allclose(embeddings[(slice(None), *inner)], whole[(slice(None), *here)], atol=1e-5)
+        np.testing.assert_allclose(foreground[inner], whole_foreground[here], atol=1e-5)
+
+
+def test_an_origin_off_the_stride_is_not_exact():
+    """What alignment is for: without it the same halo leaves an error far above rounding."""
+    planned = plan(levels=2)
+    network = eager_network(planned)
+    raw = np.random.default_rng(2).normal(size=(1, 48, 48, 48)).astype(np.float32)
+    whole, _ = predict(network, raw)
+    shifted, _ = predict(network, raw[:, 1:, :, :])
+    middle = slice(20, 24)
+    assert np.abs(shifted[:, 19:23, middle, middle] - whole[:, middle, middle, middle]).max() > 1e-2
+
+
+def test_several_channels_and_images_are_independent():
+    network = eager_network(plan(levels=2, planar=True, channels=2))
+    raw = np.random.default_rng(3).normal(size=(2, 3, 16, 16)).astype(np.float32)
+    together, _ = predict(network, raw)
+    for image in range(3):
+        alone, _ = predict(network, raw[:, image : image + 1])
+        np.testing.assert_allclose(alone[:, 0], together[:, image], atol=1e-5)
+
+
+def test_prediction_leaves_the_network_as_it_was():
+    network = eager_network(plan(levels=2))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    predict(network, np.ones((1, 8, 8, 8), np.float32))
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())

@@ -1,0 +1,114 @@
+"""What is known of a voxel does not depend on the box it is read in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from phantoms import store
+from scipy import ndimage
+
+from spoco_blocks.grid import Box, triple
+from spoco_blocks.learn.losses import BACKGROUND, IGNORE, UNLABELLED
+from spoco_blocks.learn.supervision import CUBE, Supervision, uniform_hash
+from spoco_blocks.volumes import open_volume
+
+SHAPE = (24, 30, 36)
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("supervision")
+    labels = np.zeros(SHAPE, np.uint32)
+    labels[2:6, 2:6, 2:6], labels[8:12, 8:12, 3:9], labels[4:7, 20:24, 20:24] = 700, 3, 12
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[20:, :, :5] = 1
+    ignore = np.zeros(SHAPE, np.uint8)
+    ignore[:, :2] = 1
+    return [
+        open_volume(store(folder / f"{name}.zarr", a)) for name, a in (("l", labels), ("b", mask), ("i", ignore))
+    ]
+
+
+def supervision(volumes, **changes) -> Supervision:
+    labels, _, _ = volumes
+    defaults = {
+        "labels": labels,
+        "kept": np.array([3, 700], np.uint64),
+        "region": Box.of_shape(SHAPE),
+        "background": None,
+        "ignore": None,
+        "dense": False,
+        "background_fraction": 0.0,
+        "shell": (2, 2, 2),
+        "seed": 0,
+    }
+    return Supervision(**(defaults | changes))
+
+
+def whole(volumes, **changes):
+    return supervision(volumes, **changes).read(Box.of_shape(SHAPE))
+
+
+def test_objects_shell_and_dropped_objects(volumes):
+    truth = volumes[0].read(Box.of_shape(SHAPE))
+    known = whole(volumes)
+    assert (known[truth == 3] == 1).all()
+    assert (known[truth == 700] == 2).all()
+    assert not (known[truth == 12] > 0).any()
+    annotated = (truth == 3) | (truth == 700)
+    shell = ndimage.binary_dilation(annotated, iterations=2) & ~annotated
+    np.testing.assert_array_equal(known == BACKGROUND, shell)
+    flat = whole(volumes, shell=(0, 2, 2)) == BACKGROUND
+    assert flat.any()
+    assert not flat[1, 2:6, 2:6].any()
+    assert not (whole(volumes, shell=(0, 0, 0)) == BACKGROUND).any()
+
+
+def test_dense_labels_make_everything_else_background(volumes):
+    truth = volumes[0].read(Box.of_shape(SHAPE))
+    known = whole(volumes, dense=True, shell=(0, 0, 0))
+    np.testing.assert_array_equal(known == BACKGROUND, truth == 0)
+    assert (known[truth == 12] == UNLABELLED).all()
+
+
+def test_masks(volumes):
+    _, background, ignore = volumes
+    known = whole(volumes, background=background, ignore=ignore)
+    assert (known[:, :2] == IGNORE).all()
+    assert (known[20:, 2:, :5] == BACKGROUND).all()
+
+
+def test_drawn_background_is_empty_and_about_as_much_as_asked(volumes):
+    truth = volumes[0].read(Box.of_shape(SHAPE))
+    known = whole(volumes, background_fraction=0.5, shell=(0, 0, 0))
+    near = ndimage.binary_dilation(truth > 0, iterations=2)
+    assert not (known[near] == BACKGROUND).any()
+    every = whole(volumes, background_fraction=1.0, shell=(0, 0, 0)) == BACKGROUND
+    some = known == BACKGROUND
+    assert some.any()
+    assert not (some & ~every).any()
+    assert 0.2 < some.sum() / every.sum() < 0.8
+    assert ((whole(volumes, background_fraction=0.5, shell=(0, 0, 0), seed=1) == BACKGROUND) != some).any()
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.data())
+def test_boxes_agree_with_the_whole(volumes, data):
+    region = Box((0, 1, 3), (22, 30, 31))
+    made = supervision(volumes, background_fraction=0.4, region=region, background=volumes[1], ignore=volumes[2])
+    expected = made.read(region)
+    start = triple(data.draw(st.integers(a, b - 1)) for a, b in zip(region.start, region.stop, strict=True))
+    stop = triple(data.draw(st.integers(a + 1, b)) for a, b in zip(start, region.stop, strict=True))
+    box = Box(start, stop)
+    np.testing.assert_array_equal(made.read(box), expected[box.relative_to(region.start).slices])
+
+
+def test_hash_is_uniform():
+    z, y, x = np.indices((20, 20, 20))
+    values = uniform_hash(3, z, y, x)
+    assert 0 <= values.min() < values.max() < 1
+    assert abs(values.mean() - 0.5) < 0.02
+    assert abs(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1]) < 0.05
+    assert CUBE == 8

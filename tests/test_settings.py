@@ -1,0 +1,96 @@
+"""A configuration is refused by what is wrong with it, before anything runs."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from spoco_blocks.clustering import METHODS, Hdbscan, Modes
+from spoco_blocks.errors import SettingsError
+from spoco_blocks.settings import jobs, load_settings, parse_settings
+
+TREE = {
+    "volumes": {"v": {"raw": {"uri": "raw.zarr"}, "labels": {"uri": "labels.zarr"}}},
+    "models": {"m": {"volumes": ["v"]}},
+    "segmentations": {"s": {"volume": "v", "model": "m"}},
+}
+
+
+def changed(path: str, value: object) -> dict:
+    tree = copy.deepcopy(TREE)
+    *parents, last = path.split(".")
+    node = tree
+    for key in parents:
+        node = node.setdefault(key, {})
+    node[last] = value
+    return tree
+
+
+def test_defaults_suffice():
+    settings = parse_settings(TREE)
+    assert settings.segmentations["s"].clustering == Modes()
+    assert settings.models["m"].training.coordinates == "auto"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("segmentations.s.clusterin", {}, "did you mean 'clustering'"),
+        ("models.m.training.loss.delta_varr", 1, "did you mean 'delta_var'"),
+        ("segmentations.s.clustering", {"kind": "modes", "bandwith": 1}, "did you mean 'bandwidth'"),
+        ("segmentations.s.clustering", {"kind": "magic"}, "'modes', 'mean_shift', 'hdbscan'"),
+        ("segmentations.s.clustering", {"kind": "modes", "bandwidth": -1}, "bandwidth must be more than 0"),
+        ("segmentations.s.model", "n", "not defined; defined are: m"),
+        ("models.m.volumes", ["w"], "not defined; defined are: v"),
+        ("models.m.checkpoint", "a.pt", "not both"),
+        ("volumes.v.labels", None, "has no labels"),
+        ("models.m.training.iterations", 0, "greater than or equal to 1"),
+        ("volumes.v.voxel_size_nm", [1, 1], "Field required"),
+        ("volumes.bad name", {"raw": {"uri": "x"}}, "should match pattern"),
+        ("volumes.v.labels.region", {"stop_nm": [1, 1, 1], "start_voxels": [0, 0, 0]}, "not in both"),
+        ("volumes.v.labels.keep_fraction", 1.5, "less than or equal to 1"),
+    ],
+)
+def test_mistakes_are_named(path, value, message):
+    with pytest.raises(SettingsError, match=message):
+        parse_settings(changed(path, value))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(SettingsError, match="no configuration at"):
+        load_settings(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(SettingsError, match="is not YAML"):
+        load_settings(tmp_path / "bad.yaml")
+
+
+def test_a_method_is_one_line_in_the_table_and_one_in_the_settings():
+    for kind in METHODS:
+        tree = changed("segmentations.s.clustering", {"kind": kind})
+        assert parse_settings(tree).segmentations["s"].clustering.kind == kind
+
+
+def test_jobs_survive_json():
+    settings = parse_settings(changed("segmentations.s.clustering", {"kind": "hdbscan"}))
+    for stage in ("plan", "embed", "calibrate", "cluster", "stitch", "relabel", "pyramid", "evaluate", "report"):
+        job = jobs.segmentation_job(settings, stage, "s")
+        assert jobs.read_job(type(job), jobs.canonical(job)) == job
+    assert isinstance(jobs.segmentation_job(settings, "cluster", "s").clustering, Hdbscan)
+    train = jobs.train_job(settings, "m")
+    assert jobs.read_job(jobs.TrainJob, jobs.canonical(train)) == train
+    with pytest.raises(SettingsError, match="unknown key 'x'"):
+        jobs.read_job(jobs.RelabelJob, '{"segmentation": "s", "x": 1}')
+    with pytest.raises(SettingsError, match="no stage 'embd'"):
+        jobs.segmentation_job(settings, "embd", "s")
+
+
+def test_a_key_belongs_to_its_stage_only():
+    before, after = parse_settings(TREE), parse_settings(changed("segmentations.s.clustering", {"kind": "mean_shift"}))
+    same = {
+        stage: jobs.canonical(jobs.segmentation_job(before, stage, "s"))
+        == jobs.canonical(jobs.segmentation_job(after, stage, "s"))
+        for stage in ("plan", "embed", "calibrate", "cluster", "stitch", "relabel", "evaluate", "report")
+    }
+    assert [stage for stage, equal in same.items() if not equal] == ["calibrate", "cluster"]
+    assert jobs.train_job(before, "m") == jobs.train_job(after, "m")

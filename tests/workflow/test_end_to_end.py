@@ -1,0 +1,137 @@
+"""The whole workflow on a small volume: what is run, what is run again, and what survives a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from phantoms import ball_configuration, write_configuration
+
+from spoco_blocks.engine.ledger import Records
+from spoco_blocks.engine.manifest import Manifest
+from spoco_blocks.grid import Box
+from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.volumes import open_volume
+
+STAGES = ("plan", "embed", "calibrate", "cluster", "stitch", "relabel", "pyramid", "evaluate", "report")
+
+
+def rules_to_run(output: str) -> set[str]:
+    return set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE)) - {"all"}
+
+
+def digest(folder: Path) -> str:
+    """Digest of an array's decoded voxels."""
+    volume = open_volume(folder)
+    return hashlib.sha256(np.ascontiguousarray(volume.read(Box.of_shape(volume.meta.shape))).tobytes()).hexdigest()
+
+
+def arrays(results: Path) -> dict[str, str]:
+    names = ("embeddings.zarr", "foreground.zarr", "fragments.zarr", "segmentation.zarr")
+    return {name: digest(results / name) for name in names}
+
+
+@pytest.fixture
+def configured(tmp_path):
+    return ball_configuration(tmp_path, iterations=120)
+
+
+def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
+    config = write_configuration(tmp_path, configured)
+    snakemake(config)
+    results = tmp_path / "results/segmentations/balls"
+    scores = json.loads((results / "scores.json").read_text())
+    assert scores["n_truth"] == 36
+    assert scores["ap50"] > 0.6
+    assert scores["sbd"] > 0.5
+    segments = open_volume(results / "segmentation.zarr").read(Box.of_shape((40, 48, 64)))
+    objects = pq.read_table(results / "objects.parquet").to_pydict()
+    ids, voxels = np.unique(segments[segments > 0], return_counts=True)
+    assert objects["id"] == ids.tolist() == list(range(1, len(ids) + 1))
+    assert objects["voxels"] == voxels.tolist()
+    page = (results / "report.html").read_text()
+    assert "http://" not in re.sub(r"http://www\.w3\.org/[^\"']*", "", page)
+    assert f"{scores['ap50']:.2f}" in page
+
+    assert "Nothing to be done" in snakemake(config).stderr
+    before = arrays(results)
+
+    configured["segmentations"]["balls"]["clustering"] = {"kind": "modes", "growth_rounds": 7}
+    config = write_configuration(tmp_path, configured)
+    expected = {"calibrate", "cluster", "stitch", "relabel", "pyramid", "evaluate", "report"}
+    assert rules_to_run(snakemake(config, "--dry-run").stdout) == expected
+    configured["segmentations"]["balls"]["clustering"] = {"kind": "modes"}
+    configured["segmentations"]["balls"]["stitching"]["min_voxels"] = 60
+    config = write_configuration(tmp_path, configured)
+    assert rules_to_run(snakemake(config, "--dry-run").stdout) == expected - {"calibrate", "cluster"}
+
+    configured["segmentations"]["balls"]["stitching"]["min_voxels"] = 50
+    configured["execution"] = {"shards": 1, "executor": "threads"}
+    config = write_configuration(tmp_path, configured)
+    assert "Nothing to be done" in snakemake(config).stderr
+    snakemake(config, "--forcerun", "plan")
+    assert arrays(results) == before
+    embedded = Manifest.read(results / "embed/shard-0.json").result
+    assert (embedded["computed"], embedded["reused"]) == (0, 8)
+
+
+def test_kill_in_the_middle_loses_only_the_block_in_flight(snakemake, configured, tmp_path, program_environment):
+    configured["segmentations"]["balls"]["blocks"] = {"shape_voxels": [10, 12, 12], "halo_voxels": 4}
+    configured["execution"] = {"shards": 1}
+    config = write_configuration(tmp_path, configured)
+    results = tmp_path / "results/segmentations/balls"
+    snakemake(config, "--until", "plan")
+    job = jobs.canonical(jobs.segmentation_job(parse_settings(configured), "embed", "balls"))
+    command = ["spoco-blocks", "embed", job, "--workers", "2"]
+    victim = subprocess.Popen(command, cwd=tmp_path, env=program_environment, start_new_session=True)
+    ledger = results / "embed/shard-0.ledger"
+    deadline = time.monotonic() + 120
+    while not (ledger.exists() and ledger.stat().st_size > 800) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    survived = set(Records(results / "embed", _identity(ledger), 0).finished)
+    total = Manifest.read(results / "plan.json").result["blocks"]
+    assert 0 < len(survived) < total
+
+    snakemake(config)
+    finished = Manifest.read(results / "embed/shard-0.json").result
+    assert finished["reused"] >= len(survived)
+    assert finished["reused"] + finished["computed"] == total
+    interrupted = arrays(results)
+    for path in results.rglob("*.ledger"):
+        path.unlink()
+    snakemake(config, "--forcerun", "embed")
+    assert Manifest.read(results / "embed/shard-0.json").result["computed"] == total
+    assert arrays(results) == interrupted
+
+
+def _identity(ledger: Path) -> str:
+    with ledger.open("rb") as file:
+        return json.loads(file.readline())["identity"]
+
+
+def test_a_mistake_stops_before_any_work(snakemake, configured, tmp_path):
+    configured["segmentations"]["balls"]["clusterin"] = {}
+    result = snakemake(write_configuration(tmp_path, configured), check=False)
+    assert result.returncode != 0
+    assert "did you mean 'clustering'" in result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_a_stage_says_reaches_the_user(snakemake, configured, tmp_path):
+    configured["volumes"]["balls"]["raw"]["uri"] = str(tmp_path / "row.zarr")
+    result = snakemake(write_configuration(tmp_path, configured), check=False)
+    assert result.returncode != 0
+    assert "VolumeNotFoundError" in result.stderr + result.stdout
+    assert "raw.zarr" in result.stderr + result.stdout
+    assert not (tmp_path / "results/models").exists()
