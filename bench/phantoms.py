@@ -99,7 +99,8 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, ...], step: int) -> NDAr
     coarse = rng.standard_normal([max(4, s // step + 3) for s in shape]).astype(np.float32)
     field = zoom(coarse, [s / (n - 2) for s, n in zip(shape, coarse.shape, strict=True)], order=3)
     field = field[tuple(slice(0, s) for s in shape)]
-    return field / (field.std() + 1e-9)
+    unit: NDArray[np.float32] = field / (field.std() + 1e-9)
+    return unit
 
 
 def _cells(
@@ -169,4 +170,5 @@ def _palette_means(
         used = {colours[j] for j in touching[i]}
         colours[i] = rng.choice([k for k in range(2 * channels) if k not in used] or range(2 * channels))
     jitter = rng.standard_normal((objects + 1, channels)) * 0.1 / np.sqrt(channels)
-    return (palette[colours] + jitter).astype(np.float32)
+    means: NDArray[np.float32] = (palette[colours] + jitter).astype(np.float32)
+    return means

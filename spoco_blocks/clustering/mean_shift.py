@@ -76,6 +76,7 @@ class MeanShift:
             The centres.
         """
         from sklearn.cluster import MeanShift as Estimator
+        from threadpoolctl import threadpool_limits
 
         if len(samples) == 0:
             return samples
@@ -85,5 +86,7 @@ class MeanShift:
             # scikit-learn raises when no cell is full enough.
             min_bin_freq=min(self.min_bin_samples, 1 + len(samples) // 1000),
         )
-        centres: NDArray[np.float32] = estimator.fit(samples).cluster_centers_.astype(np.float32)
+        # Its thousands of tiny parallel sections take 20 times as long where another process wants the cores.
+        with threadpool_limits(1):
+            centres: NDArray[np.float32] = estimator.fit(samples).cluster_centers_.astype(np.float32)
         return centres

@@ -8,7 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT, as_bits, widen
+from spoco_blocks.kernels.distance import squared_distance
+from spoco_blocks.kernels.half import JIT, as_bits
 
 
 def grow_and_refine(
@@ -88,15 +89,6 @@ def _collect(
 
 
 @njit(**JIT)
-def _squared_distance(vector: NDArray[Any], mean: NDArray[np.float32]) -> np.float32:
-    total = np.float32(0)
-    for c in range(mean.size):
-        difference = widen(vector[c]) - mean[c]
-        total += difference * difference
-    return total
-
-
-@njit(**JIT)
 def _nearest_label(
     labels: NDArray[np.uint32],
     place: int,
@@ -115,8 +107,8 @@ def _nearest_label(
             continue
         last = label
         if best < 0:
-            best = _squared_distance(vector, means[own]) if own > 0 else np.float32(np.inf)
-        squared = _squared_distance(vector, means[label])
+            best = squared_distance(vector, means[own]) if own > 0 else np.float32(np.inf)
+        squared = squared_distance(vector, means[label])
         if squared < best or (squared == best and label < chosen):
             best = squared
             chosen = label

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from spoco_blocks.kernels.distance import squared_distance
 from spoco_blocks.kernels.half import JIT, as_bits
 from spoco_blocks.kernels.rows import load_row
 
@@ -132,31 +133,6 @@ def _neighbour_table(modes: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDA
         neighbours[rows] = np.take_along_axis(chosen, order, 1)
         gaps[rows] = np.maximum(np.take_along_axis(squared, neighbours[rows], 1), 0)
     return neighbours, gaps
-
-
-@njit(**JIT)
-def squared_distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> np.float32:
-    """Give the squared distance of two vectors.
-
-    Parameters
-    ----------
-    first, second : ndarray of float32, shape (c,)
-        The vectors.
-
-    Returns
-    -------
-    float32
-        The sum of squared differences.
-
-    Notes
-    -----
-    One vector loop; the order of the sum depends on c alone.
-    """
-    total = np.float32(0)
-    for c in range(first.size):
-        difference = first[c] - second[c]
-        total += difference * difference
-    return total
 
 
 @njit(**JIT)

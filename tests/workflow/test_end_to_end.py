@@ -50,9 +50,9 @@ def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
     snakemake(config)
     results = tmp_path / "results/segmentations/balls"
     scores = json.loads((results / "scores.json").read_text())
-    assert scores["n_truth"] == 36
-    assert scores["ap50"] > 0.6
-    assert scores["sbd"] > 0.5
+    assert scores["n_truth"] == 24
+    assert scores["ap50"] > 0.8
+    assert scores["sbd"] > 0.8
     segments = open_volume(results / "segmentation.zarr").read(Box.of_shape((40, 48, 64)))
     objects = pq.read_table(results / "objects.parquet").to_pydict()
     ids, voxels = np.unique(segments[segments > 0], return_counts=True)

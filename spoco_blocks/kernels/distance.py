@@ -1,0 +1,38 @@
+"""Distances of embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from spoco_blocks.kernels.half import JIT, widen
+
+
+@njit(**JIT)
+def squared_distance(vector: NDArray[Any], mean: NDArray[np.float32]) -> np.float32:
+    """Give the squared distance of two vectors.
+
+    Parameters
+    ----------
+    vector : ndarray of uint16 (float16 bits) or float32, shape (c,)
+        An embedding.
+    mean : ndarray of float32, shape (c,)
+        Another one, or a mean of some.
+
+    Returns
+    -------
+    float32
+        The sum of squared differences.
+
+    Notes
+    -----
+    One vector loop; the order of the sum depends on c alone.
+    """
+    total = np.float32(0)
+    for c in range(mean.size):
+        difference = widen(vector[c]) - mean[c]
+        total += difference * difference
+    return total

@@ -1,0 +1,62 @@
+"""One small trained model for all tests of the stages after training."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from phantoms import ball_configuration
+
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.layout import Layout, SegmentationResults
+from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.stages.calibrate import run_calibrate
+from spoco_blocks.stages.cluster import run_cluster
+from spoco_blocks.stages.embed import run_embed
+from spoco_blocks.stages.evaluate import run_evaluate
+from spoco_blocks.stages.labels import run_labels
+from spoco_blocks.stages.plan import run_plan
+from spoco_blocks.stages.relabel import run_pyramid, run_relabel
+from spoco_blocks.stages.stitch import run_stitch
+from spoco_blocks.stages.train import run_train
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A results folder with an indexed volume and a trained model."""
+
+    layout: Layout
+    tree: dict
+
+    def segment(self, name: str, execution: Execution = Execution(), shards: int = 1, **section) -> SegmentationResults:
+        """Run all stages after training under a name of their own."""
+        tree = copy.deepcopy(self.tree)
+        tree["segmentations"] = {name: tree["segmentations"]["balls"] | section}
+        settings = parse_settings(tree)
+        job = {stage: jobs.segmentation_job(settings, stage, name) for stage in ("plan", "embed", "cluster", "stitch")}
+        relabel = jobs.segmentation_job(settings, "relabel", name)
+        run_plan(job["plan"], self.layout)
+        for shard in range(shards):
+            run_embed(job["embed"], self.layout, execution, shard, shards)
+        run_calibrate(job["cluster"], self.layout, execution)
+        for shard in range(shards):
+            run_cluster(job["cluster"], self.layout, execution, shard, shards)
+        run_stitch(job["stitch"], self.layout)
+        for shard in range(shards):
+            run_relabel(relabel, self.layout, execution, shard, shards)
+        run_pyramid(relabel, self.layout, execution)
+        run_evaluate(jobs.segmentation_job(settings, "evaluate", name), self.layout, execution)
+        return self.layout.segmentation(name)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Trained:
+    folder: Path = tmp_path_factory.mktemp("trained")
+    tree = ball_configuration(folder, iterations=120)
+    settings = parse_settings(tree)
+    layout = Layout(folder / "results")
+    run_labels(jobs.labels_job(settings, "balls"), layout.volume("balls"), Execution())
+    run_train(jobs.train_job(settings, "balls"), layout, threads=1)
+    return Trained(layout, tree)

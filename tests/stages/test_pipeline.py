@@ -1,0 +1,119 @@
+"""The stages after training: what they write, and what must not change it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from oracles import adjusted_rand_index
+
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.manifest import Manifest
+from spoco_blocks.grid import Box
+from spoco_blocks.kernels.downsample import downsample_mode
+from spoco_blocks.learn.checkpoint import load_checkpoint
+from spoco_blocks.learn.intensity import Normalisation
+from spoco_blocks.learn.predict import predict
+from spoco_blocks.volumes import open_volume
+
+SHAPE = (40, 48, 64)
+
+
+def whole(path, level=0):
+    volume = open_volume(path, level=level)
+    return volume.read(Box.of_shape(volume.meta.shape))
+
+
+@pytest.fixture(scope="module")
+def first(trained):
+    return trained.segment("first")
+
+
+def test_scores_and_objects_describe_the_segments(first):
+    scores = json.loads(first.scores.read_text())
+    assert scores["n_truth"] == 24
+    assert scores["ap50"] > 0.8
+    segments = whole(first.segments)
+    objects = pq.read_table(first.objects).to_pydict()
+    assert objects["id"] == list(range(1, int(segments.max()) + 1))
+    for index, number in enumerate(objects["id"]):
+        places = np.argwhere(segments == number)
+        assert objects["voxels"][index] == len(places)
+        for axis, name in enumerate("zyx"):
+            assert objects[f"{name}0"][index] == places[:, axis].min()
+            assert objects[f"{name}1"][index] == places[:, axis].max() + 1
+            centroid = (places[:, axis].mean() + 0.5) * 500
+            assert objects[f"centroid_{name}_nm"][index] == pytest.approx(centroid)
+        touches = (places.min(0) == 0).any() or (places.max(0) == np.array(SHAPE) - 1).any()
+        assert objects["touches_border"][index] == touches
+
+
+def test_stored_embeddings_equal_prediction_of_the_whole(trained, first):
+    labels = Manifest.read(trained.layout.volume("balls").manifest).result
+    raw = open_volume(trained.tree["volumes"]["balls"]["raw"]["uri"]).read(Box.of_shape(SHAPE))
+    normalised = Normalisation(tuple(labels["intensity_low"]), tuple(labels["intensity_high"]))(raw)
+    network = load_checkpoint(trained.layout.model("balls").checkpoint).network()
+    embeddings, foreground = predict(network, normalised)
+    np.testing.assert_allclose(whole(first.embeddings), embeddings.astype(np.float16), rtol=2e-3, atol=2e-3)
+    assert np.abs(whole(first.foreground) - foreground * 255).max() <= 0.51
+
+
+def test_pyramid_holds_the_most_frequent_labels(first):
+    plan = Manifest.read(first.manifest("plan")).result["plan"]
+    assert plan["levels"] == len(plan["factors"]) + 1
+    for level, factor in enumerate(plan["factors"], 1):
+        expected = downsample_mode(whole(first.segments, level - 1), tuple(factor))
+        np.testing.assert_array_equal(whole(first.segments, level), expected)
+
+
+@pytest.mark.parametrize("blocks", [[40, 48, 64], [12, 16, 20]])
+def test_block_shape_does_not_show(trained, first, blocks):
+    name = f"blocks{blocks[0]}"
+    other = trained.segment(name, blocks={"shape_voxels": blocks, "halo_voxels": 12})
+    np.testing.assert_allclose(whole(other.embeddings), whole(first.embeddings), rtol=2e-3, atol=2e-3)
+    assert adjusted_rand_index(whole(first.segments), whole(other.segments)) > 0.99
+
+
+@pytest.mark.parametrize(("executor", "shards"), [("threads", 1), ("dask", 3)])
+def test_executor_and_shards_change_nothing(trained, first, executor, shards):
+    other = trained.segment(f"{executor}{shards}", Execution(executor, 2), shards)
+    for name in ("embeddings", "foreground", "fragments", "segments"):
+        np.testing.assert_array_equal(whole(getattr(other, name)), whole(getattr(first, name)))
+    assert pq.read_table(other.objects).equals(pq.read_table(first.objects))
+
+
+def test_running_again_computes_nothing_and_changes_nothing(trained, first):
+    before = whole(first.segments)
+    trained.segment("first")
+    for stage in ("embed", "cluster", "relabel"):
+        assert Manifest.read(first.manifest(stage, 0)).result["computed"] == 0
+    np.testing.assert_array_equal(whole(first.segments), before)
+
+
+def test_a_removed_store_is_made_again(trained):
+    results = trained.segment("removed")
+    before = whole(results.segments)
+    shutil.rmtree(results.embeddings)
+    shutil.rmtree(results.segments)
+    trained.segment("removed")
+    assert Manifest.read(results.manifest("embed", 0)).result["computed"] == 8
+    np.testing.assert_array_equal(whole(results.segments), before)
+
+
+@pytest.mark.parametrize("kind", ["mean_shift", "hdbscan"])
+def test_other_methods_go_the_same_way(trained, kind):
+    results = trained.segment(kind, clustering={"kind": kind})
+    scores = json.loads(results.scores.read_text())
+    assert scores["ap50"] > 0.5
+
+
+def test_small_segments_are_dropped(trained, first):
+    sizes = pq.read_table(first.objects)["voxels"].to_numpy()
+    limit = int(np.median(sizes))
+    results = trained.segment("large", stitching={"min_voxels": limit})
+    assert pq.read_table(results.objects)["voxels"].to_numpy().min() >= limit
+    kept = np.unique(whole(results.segments))
+    assert len(kept) - 1 == (sizes >= limit).sum()
