@@ -102,12 +102,12 @@ def run(quick: bool) -> Report:
         ]
     )
     sampled: Peers = {"hdbscan, sample": (hdbscan_of_a_sample, 10)}
-    shifted: Peers = {"scikit-learn mean shift, sample": (mean_shift_of_a_sample, 15)}
+    shifted: Peers = {"scikit-learn mean shift, sample": (mean_shift_of_a_sample, 25)}
     complete: Peers = {"hdbscan, all voxels": (hdbscan_of_all_voxels, 100)}
     compare(report, "easy 64³", make((64, 64, 64), 20, variant="easy", seed=0), sampled | shifted, 0.98)
     compare(report, "hard 64³", make((64, 64, 64), 20, variant="hard", seed=1), sampled, 0.97)
     side, objects = (40, 8) if quick else (48, 12)
-    compare(report, f"easy {side}³", make((side,) * 3, objects, variant="easy", seed=0), complete, 0.97)
+    compare(report, f"easy {side}³", make((side,) * 3, objects, variant="easy", seed=0), complete, 0.95)
     if not quick:
         # The sample stays as large while the block grows eightfold, so the peer's share of the work falls.
         sampled = {"hdbscan, sample": (hdbscan_of_a_sample, 4)}

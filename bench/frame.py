@@ -242,7 +242,7 @@ def publish(name: str, report: Report, *, quick: bool, target: Path | None, cons
         table.add_row(row.subject, row.figure, f"{row.ours:.4g}", f"{row.peer:.4g}", row.peer_name, f"{row.ratio:.3g}")
     console.print(table)
     for note in report.notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     for claim in report.claims:
         console.print(str(claim), markup=False, highlight=False, soft_wrap=True)
     if target is not None:

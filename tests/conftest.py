@@ -8,6 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from phantoms import ball_configuration
+from pipeline import Trained
+
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.layout import Layout
+from spoco_blocks.settings import jobs, parse_settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,3 +47,18 @@ def snakemake(program_environment, tmp_path):
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Trained:
+    """One trained model for all tests of what comes after training."""
+    from spoco_blocks.stages.labels import run_labels
+    from spoco_blocks.stages.train import run_train
+
+    folder: Path = tmp_path_factory.mktemp("trained")
+    tree = ball_configuration(folder, iterations=120)
+    settings = parse_settings(tree)
+    layout = Layout(folder / "results")
+    run_labels(jobs.labels_job(settings, "balls"), layout.volume("balls"), Execution())
+    run_train(jobs.train_job(settings, "balls"), layout, threads=1)
+    return Trained(layout, tree)

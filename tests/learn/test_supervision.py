@@ -26,9 +26,7 @@ def volumes(tmp_path_factory):
     mask[20:, :, :5] = 1
     ignore = np.zeros(SHAPE, np.uint8)
     ignore[:, :2] = 1
-    return [
-        open_volume(store(folder / f"{name}.zarr", a)) for name, a in (("l", labels), ("b", mask), ("i", ignore))
-    ]
+    return [open_volume(store(folder / f"{name}.zarr", a)) for name, a in (("l", labels), ("b", mask), ("i", ignore))]
 
 
 def supervision(volumes, **changes) -> Supervision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -84,7 +85,9 @@ def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
     assert (embedded["computed"], embedded["reused"]) == (0, 8)
 
 
-def test_kill_in_the_middle_loses_only_the_block_in_flight(snakemake, configured, tmp_path, program_environment):
+def test_kill_in_the_middle_loses_only_the_block_in_flight(snakemake, trained, tmp_path, program_environment):
+    configured = copy.deepcopy(trained.tree)
+    configured["models"]["balls"] = {"checkpoint": str(trained.layout.model("balls").checkpoint)}
     configured["segmentations"]["balls"]["blocks"] = {"shape_voxels": [10, 12, 12], "halo_voxels": 4}
     configured["execution"] = {"shards": 1}
     config = write_configuration(tmp_path, configured)

@@ -1,13 +1,9 @@
-"""One small trained model for all tests of the stages after training."""
+"""A small trained model, and all stages after training in this process."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
-
-import pytest
-from phantoms import ball_configuration
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout, SegmentationResults
@@ -16,11 +12,9 @@ from spoco_blocks.stages.calibrate import run_calibrate
 from spoco_blocks.stages.cluster import run_cluster
 from spoco_blocks.stages.embed import run_embed
 from spoco_blocks.stages.evaluate import run_evaluate
-from spoco_blocks.stages.labels import run_labels
 from spoco_blocks.stages.plan import run_plan
 from spoco_blocks.stages.relabel import run_pyramid, run_relabel
 from spoco_blocks.stages.stitch import run_stitch
-from spoco_blocks.stages.train import run_train
 
 
 @dataclass(frozen=True)
@@ -49,14 +43,3 @@ class Trained:
         run_pyramid(relabel, self.layout, execution)
         run_evaluate(jobs.segmentation_job(settings, "evaluate", name), self.layout, execution)
         return self.layout.segmentation(name)
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Trained:
-    folder: Path = tmp_path_factory.mktemp("trained")
-    tree = ball_configuration(folder, iterations=120)
-    settings = parse_settings(tree)
-    layout = Layout(folder / "results")
-    run_labels(jobs.labels_job(settings, "balls"), layout.volume("balls"), Execution())
-    run_train(jobs.train_job(settings, "balls"), layout, threads=1)
-    return Trained(layout, tree)

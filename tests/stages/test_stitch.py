@@ -1,0 +1,104 @@
+"""The global decision on tables alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from spoco_blocks.engine.ledger import Ledger, Records
+from spoco_blocks.grid import BlockGrid
+from spoco_blocks.kernels.agglomeration import agglomerate
+from spoco_blocks.settings.sections import Source
+from spoco_blocks.stages.calibrate import merge_modes
+from spoco_blocks.stages.cluster import keep_inner, measure
+from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.stitch import distinct_pairs, load_edges, load_fragments, number_segments
+
+SHAPE = (12, 14, 16)
+SOURCE = Embedded(Source(uri="e"), Source(uri="f"), 0.5, (4.0, 4.0, 4.0))
+
+
+@pytest.fixture
+def truth():
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=SHAPE), 1.5)
+    return ndimage.label(noise > 0)[0]
+
+
+def stitched(folder, truth, block_shape, halo, *, planar=False):
+    """Cut a labelling into blocks, forget how the pieces belong together, and stitch them by embeddings."""
+    rng = np.random.default_rng(1)
+    colours = rng.normal(size=(truth.max() + 1, 4)) * 10
+    embeddings = np.moveaxis(colours[truth], -1, 0).astype(np.float32)
+    grid = BlockGrid(truth.shape, block_shape, halo)
+    written = np.zeros(truth.shape, np.int64)
+    with Ledger(folder, "shard-0", "i") as ledger:
+        for block in grid:
+            structure = ndimage.generate_binary_structure(3, 1)
+            structure[[0, 2]] &= not planar
+            pieces = ndimage.label(truth[block.outer.slices] > 0, structure)[0].astype(np.uint32)
+            labels, inner = keep_inner(pieces, block)
+            written[block.inner.slices] = inner
+            local = embeddings[(slice(None), *block.outer.slices)].copy()
+            local[:3] -= np.array(block.outer.start).reshape(3, 1, 1, 1) / 4
+            ledger.commit(block.index, measure(labels, inner, local, block, SOURCE))
+    return grid, Records(folder, "i", len(grid)), written, colours
+
+
+@pytest.mark.parametrize("halo", [(0, 0, 0), (2, 2, 2)])
+@pytest.mark.parametrize("block_shape", [(12, 14, 16), (4, 5, 6), (6, 14, 3)])
+def test_pieces_of_a_component_find_together(tmp_path, truth, block_shape, halo):
+    grid, records, written, _ = stitched(tmp_path, truth, block_shape, halo)
+    fragments, edges = load_fragments(records), load_edges(records, grid, planar=False)
+    assert fragments.voxels.sum() == (truth > 0).sum()
+    roots = agglomerate(
+        edges.pairs, edges.contacts, np.zeros(len(edges.pairs), bool), fragments.weights, fragments.sums,
+        merge_distance=1.0, small_voxels=0, small_distance=1.0,
+    )  # fmt: skip
+    lookup = number_segments(roots, fragments.voxels, 0)
+    found = np.zeros(SHAPE, np.int64)
+    for block in grid:
+        local = written[block.inner.slices]
+        found[block.inner.slices] = np.where(local > 0, lookup[local + fragments.offsets[block.index]], 0)
+    pairs = {(int(a), int(b)) for a, b in zip(truth.ravel(), found.ravel(), strict=True)}
+    assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    assert set(np.unique(found)) == set(range(truth.max() + 1))
+
+
+def test_means_are_in_the_volumes_frame(tmp_path, truth):
+    _, records, _, colours = stitched(tmp_path, truth, (4, 5, 6), (1, 1, 1))
+    fragments = load_fragments(records)
+    means = fragments.sums[1:] / fragments.weights[1:, None]
+    nearest = np.linalg.norm(means[:, None] - colours[None, 1:], axis=2).min(1)
+    assert nearest.max() < 1e-4
+
+
+def test_images_are_never_stitched(tmp_path, truth):
+    grid, records, _, _ = stitched(tmp_path, truth, (1, 7, 8), (0, 2, 2), planar=True)
+    pairs = load_edges(records, grid, planar=True).pairs
+    image = np.searchsorted(load_fragments(records).offsets, np.arange(1, 1 + pairs.max())) - 1
+    layer = image // (len(grid) // SHAPE[0])
+    assert len(pairs)
+    assert (layer[pairs[:, 0] - 1] == layer[pairs[:, 1] - 1]).all()
+
+
+def test_what_a_block_saw_apart_is_distinct(tmp_path, truth):
+    grid, records, _, _ = stitched(tmp_path, truth, (6, 14, 16), (0, 0, 0))
+    fragments, edges = load_fragments(records), load_edges(records, grid, planar=False)
+    assert (distinct_pairs(fragments, edges, 2.0, final=True) == edges.same_block).all()
+    assert not distinct_pairs(fragments, edges, 2.0, final=False)[~edges.same_block].any()
+
+
+def test_segments_are_numbered_without_gaps():
+    roots, voxels = np.array([0, 1, 1, 3, 4, 3]), np.array([0, 5, 5, 1, 30, 2])
+    assert number_segments(roots, voxels, 0).tolist() == [0, 1, 1, 2, 3, 2]
+    assert number_segments(roots, voxels, 4).tolist() == [0, 1, 1, 0, 2, 0]
+
+
+def test_modes_of_one_object_are_merged():
+    modes = np.array([[0.0, 0], [0.5, 0], [5, 0], [5.2, 0], [9, 9]])
+    merged, owner = merge_modes(modes, np.array([10, 20, 30, 5, 1]), 1.0)
+    assert merged.tolist() == [[5, 0], [0.5, 0], [9, 9]]
+    assert owner.tolist() == [1, 1, 0, 0, 2]
+    empty, none = merge_modes(np.zeros((0, 2)), np.zeros(0, int), 1.0)
+    assert len(empty) == len(none) == 0
