@@ -136,8 +136,8 @@ class BlockGrid:
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or min(self.block_shape) < 1 or min(self.halo) < 0 or min(self.alignment) < 1:
             raise GridError(
-                f"a grid needs positive shapes and no negative halo; got volume {self.shape}, block {self.block_shape}, "
-                f"halo {self.halo}, alignment {self.alignment}."
+                f"a grid needs positive shapes and no negative halo; got volume {self.shape}, block "
+                f"{self.block_shape}, halo {self.halo}, alignment {self.alignment}."
             )
         for block, halo, align in zip(self.block_shape, self.halo, self.alignment, strict=True):
             if block % align or halo % align:

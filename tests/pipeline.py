@@ -16,6 +16,8 @@ from spoco_blocks.stages.plan import run_plan
 from spoco_blocks.stages.relabel import run_pyramid, run_relabel
 from spoco_blocks.stages.stitch import run_stitch
 
+SERIAL = Execution()
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -24,7 +26,7 @@ class Trained:
     layout: Layout
     tree: dict
 
-    def segment(self, name: str, execution: Execution = Execution(), shards: int = 1, **section) -> SegmentationResults:
+    def segment(self, name: str, execution: Execution = SERIAL, shards: int = 1, **section) -> SegmentationResults:
         """Run all stages after training under a name of their own."""
         tree = copy.deepcopy(self.tree)
         tree["segmentations"] = {name: tree["segmentations"]["balls"] | section}

@@ -76,7 +76,7 @@ class MeanShift:
             The centres.
         """
         from sklearn.cluster import MeanShift as Estimator
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
 
         if len(samples) == 0:
             return samples

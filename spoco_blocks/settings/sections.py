@@ -236,7 +236,7 @@ class SegmentationSettings(Section):
 class ExecutionSettings(Section):
     """How work is spread; never changes a result."""
 
-    shards: Count = 2
+    shards: Count = 1
     """Jobs per blockwise stage. On a cluster three to four per GPU; a shard continues where it stopped."""
     executor: Literal["serial", "threads", "dask"] = "dask"
     """What runs the blocks of a shard: dask = local processes."""

@@ -1,8 +1,8 @@
 """Stage `calibrate`: what clustering decides once per volume, so that all blocks agree.
 
 The gradient threshold comes from regions spread over the volume. Modes are sought in every region of a lattice that
-does not depend on the block shape: with coordinates in the embedding every object has its own mode, so that no sample of
-the whole volume could hold them all.
+does not depend on the block shape: with coordinates in the embedding every object has its own mode, so that no sample
+of the whole volume could hold them all.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def run_calibrate(job: ClusterJob, layout: Layout, execution: Execution) -> Mani
     """Decide gradient threshold and modes of a volume; nothing for methods that need neither."""
     results = layout.segmentation(job.segmentation)
     plan = Plan.read(Manifest.read(results.manifest("plan")))
-    inputs = {"embed": Manifest.read(results.manifest("embed", 0)).digest}
+    embed = Manifest.read(results.manifest("embed", 0))
+    Records(results.ledger("embed"), embed.result["records"], len(plan.embed_grid))  # refuses missing blocks
+    inputs = {"embed": embed.digest}
     watch = Stopwatch("calibrate", digest("calibrate", VERSION, job.model_dump(mode="json"), inputs), inputs)
     if not isinstance(job.clustering, Modes):
         return watch.finish(results.manifest("calibrate"), {"job": job.model_dump(mode="json")})

@@ -84,4 +84,5 @@ def run_embed(job: EmbedJob, layout: Layout, execution: Execution, shard: int, s
     )
     blocks = Blocks(plan.embed_grid, results.ledger("embed"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)
-    return watch.finish(results.manifest("embed", shard), {"job": job.model_dump(mode="json"), **summary.__dict__})
+    result = {"job": job.model_dump(mode="json"), "records": blocks.record_identity, **summary.__dict__}
+    return watch.finish(results.manifest("embed", shard), result)

@@ -96,14 +96,17 @@ def run_relabel(job: RelabelJob, layout: Layout, execution: Execution, shard: in
     )
     blocks = Blocks(BlockGrid(plan.shape, plan.block_shape), results.ledger("relabel"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)
-    return watch.finish(results.manifest("relabel", shard), {"job": job.model_dump(mode="json"), **summary.__dict__})
+    result = {"job": job.model_dump(mode="json"), "records": blocks.record_identity, **summary.__dict__}
+    return watch.finish(results.manifest("relabel", shard), result)
 
 
 def run_pyramid(job: RelabelJob, layout: Layout, execution: Execution) -> Manifest:
     """Write the coarser levels, each from the one below."""
     results = layout.segmentation(job.segmentation)
     plan = Plan.read(Manifest.read(results.manifest("plan")))
-    inputs = {"relabel": Manifest.read(results.manifest("relabel", 0)).digest}
+    relabelled = Manifest.read(results.manifest("relabel", 0))
+    Records(results.ledger("relabel"), relabelled.result["records"], len(plan.cluster_grid))  # refuses missing blocks
+    inputs = {"relabel": relabelled.digest}
     watch = Stopwatch("pyramid", digest("pyramid", VERSION, job.model_dump(mode="json"), inputs), inputs)
     for level, factor in enumerate(plan.factors, 1):
         fine = Source(uri=str(results.segments), level=level - 1)

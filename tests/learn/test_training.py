@@ -78,9 +78,13 @@ def test_steps_with_infinite_gradients_are_lost_then_training_stops(tmp_path):
     weight = run.f.head.weight
     with torch.no_grad():
         weight.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="lower training.learning_rate"):
-        for _ in range(25):
-            run.step()
+    with pytest.raises(TrainingError, match=r"lower training\.learning_rate"):
+        train_to_the_end(run)
+
+
+def train_to_the_end(run):
+    for _ in range(25):
+        run.step()
 
 
 @pytest.fixture

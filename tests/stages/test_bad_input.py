@@ -50,7 +50,7 @@ def test_shapes_of_raw_and_labels_differ(tree, tmp_path):
 
 def test_labels_without_objects(tree, tmp_path):
     tree["volumes"]["balls"]["labels"]["uri"] = store(tmp_path / "empty.zarr", np.zeros((40, 48, 64), np.uint32))
-    with pytest.raises(LabelsError, match="labels no object in .*0 = not labelled"):
+    with pytest.raises(LabelsError, match=r"labels no object in .*0 = not labelled"):
         index(tree, tmp_path)
     tree = ball_configuration(tmp_path / "again")
     tree["volumes"]["balls"]["labels"]["min_voxels"] = 10**6
@@ -74,7 +74,7 @@ def test_constant_raw_and_no_voxel_size(tree, tmp_path):
     uri = str(tmp_path / "unsized.zarr")
     create_zarr(uri, shape=(40, 48, 64), dtype="uint8", chunk_shape=(20, 24, 32))
     tree["volumes"]["balls"]["raw"]["uri"] = uri
-    with pytest.raises(VolumeError, match="does not state its voxel size.*voxel_size_nm"):
+    with pytest.raises(VolumeError, match=r"does not state its voxel size.*voxel_size_nm"):
         index(tree, tmp_path)
 
 

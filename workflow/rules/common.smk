@@ -10,6 +10,8 @@ except SettingsError as error:
     raise WorkflowError(str(error)) from None
 
 EXECUTOR = SETTINGS.execution.executor
+# Stages that mostly read, look up and write: their kernels release the interpreter's lock, processes gain nothing.
+LIGHT_EXECUTOR = "serial" if EXECUTOR == "serial" else "threads"
 SHARDS = SETTINGS.execution.shards
 VOLUME = f"{RESULTS}/volumes/{{volume}}"
 MODEL = f"{RESULTS}/models/{{model}}"
@@ -23,6 +25,10 @@ wildcard_constraints:
     shard="[0-9]+",
 
 
+def results_folder(wildcards):
+    return RESULTS
+
+
 def labels_job(wildcards):
     return jobs.canonical(jobs.labels_job(SETTINGS, wildcards.volume))
 
@@ -33,7 +39,9 @@ def train_job(wildcards):
 
 def stage_job(stage):
     """The sections that decide a stage's result: Snakemake re-runs it when one of their keys changes."""
-    return lambda wildcards: jobs.canonical(jobs.segmentation_job(SETTINGS, stage, wildcards.segmentation))
+    return lambda wildcards: jobs.canonical(
+        jobs.segmentation_job(SETTINGS, stage, wildcards.segmentation)
+    )
 
 
 def volume_of(segmentation):
@@ -48,3 +56,20 @@ def checkpoint_of(wildcards):
 
 def shards_of(stage):
     return [f"{SEGMENTATION}/{stage}/shard-{shard}.json" for shard in range(SHARDS)]
+
+
+def example_data(wildcards):
+    """Bring example data here when the configuration names it."""
+    uri = SETTINGS.volumes[wildcards.volume].raw.uri
+    return (
+        ["data/lightsheet_nuclei.fetched"]
+        if uri.startswith("data/lightsheet_nuclei.zarr")
+        else []
+    )
+
+
+def annotated_volumes(wildcards):
+    return [
+        f"{RESULTS}/volumes/{volume}/labels.json"
+        for volume in SETTINGS.models[wildcards.model].volumes
+    ]

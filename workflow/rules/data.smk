@@ -5,5 +5,7 @@ rule fetch:
     log:
         "logs/data/{dataset}.log",
     localrule: True
+    conda:
+        "spoco-blocks"
     shell:
         "spoco-blocks fetch {wildcards.dataset} --into data > {output} 2> {log}"

@@ -4,14 +4,18 @@ rule evaluate:
     output:
         manifest=f"{SEGMENTATION}/evaluate.json",
         scores=f"{SEGMENTATION}/scores.json",
-    params:
-        job=stage_job("evaluate"),
     log:
         "logs/{segmentation}/evaluate.log",
+    conda:
+        "spoco-blocks"
     threads: 2
     resources:
+        executor=LIGHT_EXECUTOR,
         mem_mb=4000,
         runtime=240,
+    params:
+        results=results_folder,
+        job=stage_job("evaluate"),
     shell:
-        "spoco-blocks evaluate {params.job:q} --results {RESULTS} --workers {threads} --memory-mb {resources.mem_mb}"
-        " --executor {EXECUTOR} 2>> {log}"
+        "spoco-blocks evaluate {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
+        " --executor {resources.executor} 2>> {log}"

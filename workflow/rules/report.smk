@@ -5,12 +5,15 @@ rule report:
         f"{SEGMENTATION}/scores.json",
     output:
         f"{SEGMENTATION}/report.html",
-    params:
-        job=stage_job("report"),
     log:
         "logs/{segmentation}/report.log",
+    conda:
+        "spoco-blocks"
     resources:
         mem_mb=4000,
         runtime=20,
+    params:
+        results=results_folder,
+        job=stage_job("report"),
     shell:
-        "spoco-blocks report {params.job:q} --results {RESULTS} 2>> {log}"
+        "spoco-blocks report {params.job:q} --results {params.results} 2>> {log}"

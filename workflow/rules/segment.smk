@@ -6,15 +6,18 @@ rule plan:
         model=checkpoint_of,
     output:
         f"{SEGMENTATION}/plan.json",
-    params:
-        job=stage_job("plan"),
     log:
         "logs/{segmentation}/plan.log",
+    conda:
+        "spoco-blocks"
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        results=results_folder,
+        job=stage_job("plan"),
     shell:
-        "spoco-blocks plan {params.job:q} --results {RESULTS} 2>> {log}"
+        "spoco-blocks plan {params.job:q} --results {params.results} 2>> {log}"
 
 
 rule embed:
@@ -22,17 +25,22 @@ rule embed:
         f"{SEGMENTATION}/plan.json",
     output:
         f"{SEGMENTATION}/embed/shard-{{shard}}.json",
-    params:
-        job=stage_job("embed"),
     log:
         "logs/{segmentation}/embed-{shard}.log",
+    conda:
+        "spoco-blocks"
     threads: 2
     resources:
+        executor=EXECUTOR,
         mem_mb=8000,
         runtime=720,
+    params:
+        results=results_folder,
+        job=stage_job("embed"),
+        shards=SHARDS,
     shell:
-        "spoco-blocks embed {params.job:q} --results {RESULTS} --shard {wildcards.shard} --shards {SHARDS}"
-        " --workers {threads} --memory-mb {resources.mem_mb} --executor {EXECUTOR} 2>> {log}"
+        "spoco-blocks embed {params.job:q} --results {params.results} --shard {wildcards.shard} --shards {params.shards}"
+        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} 2>> {log}"
 
 
 rule calibrate:
@@ -40,17 +48,21 @@ rule calibrate:
         shards_of("embed"),
     output:
         f"{SEGMENTATION}/calibrate.json",
-    params:
-        job=stage_job("calibrate"),
     log:
         "logs/{segmentation}/calibrate.log",
+    conda:
+        "spoco-blocks"
     threads: 2
     resources:
+        executor=LIGHT_EXECUTOR,
         mem_mb=4000,
         runtime=240,
+    params:
+        results=results_folder,
+        job=stage_job("calibrate"),
     shell:
-        "spoco-blocks calibrate {params.job:q} --results {RESULTS} --workers {threads} --memory-mb {resources.mem_mb}"
-        " --executor {EXECUTOR} 2>> {log}"
+        "spoco-blocks calibrate {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
+        " --executor {resources.executor} 2>> {log}"
 
 
 rule cluster:
@@ -58,17 +70,22 @@ rule cluster:
         f"{SEGMENTATION}/calibrate.json",
     output:
         f"{SEGMENTATION}/cluster/shard-{{shard}}.json",
-    params:
-        job=stage_job("cluster"),
     log:
         "logs/{segmentation}/cluster-{shard}.log",
+    conda:
+        "spoco-blocks"
     threads: 2
     resources:
+        executor=EXECUTOR,
         mem_mb=8000,
         runtime=720,
+    params:
+        results=results_folder,
+        job=stage_job("cluster"),
+        shards=SHARDS,
     shell:
-        "spoco-blocks cluster {params.job:q} --results {RESULTS} --shard {wildcards.shard} --shards {SHARDS}"
-        " --workers {threads} --memory-mb {resources.mem_mb} --executor {EXECUTOR} 2>> {log}"
+        "spoco-blocks cluster {params.job:q} --results {params.results} --shard {wildcards.shard} --shards {params.shards}"
+        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} 2>> {log}"
 
 
 rule stitch:
@@ -76,15 +93,18 @@ rule stitch:
         shards_of("cluster"),
     output:
         f"{SEGMENTATION}/stitch.json",
-    params:
-        job=stage_job("stitch"),
     log:
         "logs/{segmentation}/stitch.log",
+    conda:
+        "spoco-blocks"
     resources:
         mem_mb=8000,
         runtime=240,
+    params:
+        results=results_folder,
+        job=stage_job("stitch"),
     shell:
-        "spoco-blocks stitch {params.job:q} --results {RESULTS} 2>> {log}"
+        "spoco-blocks stitch {params.job:q} --results {params.results} 2>> {log}"
 
 
 rule relabel:
@@ -92,17 +112,22 @@ rule relabel:
         f"{SEGMENTATION}/stitch.json",
     output:
         f"{SEGMENTATION}/relabel/shard-{{shard}}.json",
-    params:
-        job=stage_job("relabel"),
     log:
         "logs/{segmentation}/relabel-{shard}.log",
+    conda:
+        "spoco-blocks"
     threads: 2
     resources:
+        executor=LIGHT_EXECUTOR,
         mem_mb=4000,
         runtime=240,
+    params:
+        results=results_folder,
+        job=stage_job("relabel"),
+        shards=SHARDS,
     shell:
-        "spoco-blocks relabel {params.job:q} --results {RESULTS} --shard {wildcards.shard} --shards {SHARDS}"
-        " --workers {threads} --memory-mb {resources.mem_mb} --executor {EXECUTOR} 2>> {log}"
+        "spoco-blocks relabel {params.job:q} --results {params.results} --shard {wildcards.shard} --shards {params.shards}"
+        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} 2>> {log}"
 
 
 rule pyramid:
@@ -110,14 +135,18 @@ rule pyramid:
         shards_of("relabel"),
     output:
         f"{SEGMENTATION}/pyramid.json",
-    params:
-        job=stage_job("pyramid"),
     log:
         "logs/{segmentation}/pyramid.log",
+    conda:
+        "spoco-blocks"
     threads: 2
     resources:
+        executor=LIGHT_EXECUTOR,
         mem_mb=4000,
         runtime=240,
+    params:
+        results=results_folder,
+        job=stage_job("pyramid"),
     shell:
-        "spoco-blocks pyramid {params.job:q} --results {RESULTS} --workers {threads} --memory-mb {resources.mem_mb}"
-        " --executor {EXECUTOR} 2>> {log}"
+        "spoco-blocks pyramid {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
+        " --executor {resources.executor} 2>> {log}"
