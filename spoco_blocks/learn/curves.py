@@ -41,6 +41,11 @@ class Curves:
         names = sorted({name for row in rows for name in row} - {"iteration"})
         return {name: round(float(np.mean([row[name] for row in rows if name in row])), 5) for name in names}
 
+    def summary(self, last: int) -> str:
+        """Say the training terms over the last iterations."""
+        means = self.means(last)
+        return ", ".join(f"{name} {means[name]:.3f}" for name in means if not name.startswith(("validation", "grad")))
+
     def write(self) -> None:
         """Write the CSV: a column per term; a term that a patch did not have is left empty."""
         names = ["iteration", *sorted({name for row in self.rows for name in row} - {"iteration"})]

@@ -171,8 +171,13 @@ def optimise(training: Training, iterations: int, results: ModelResults) -> dict
             curves.add(iteration, values)
             if iteration % max(1, iterations // LINES) == 0:
                 left = (time.monotonic() - start) / iteration * (iterations - iteration)
-                terms = ", ".join(f"{name} {value:.3f}" for name, value in curves.means(iterations // LINES).items())
-                log.info("iteration %d of %d, %.0f s left: %s", iteration, iterations, left, terms)
+                log.info(
+                    "iteration %d of %d, %.0f s left: %s",
+                    iteration,
+                    iterations,
+                    left,
+                    curves.summary(iterations // LINES),
+                )
                 curves.write()
         return curves.means(iterations // 10)
 

@@ -1,8 +1,8 @@
+"""Zarr arrays: what is written is read, foreign layouts are understood, mistakes are named."""
+
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spoco_blocks.errors import VolumeError, VolumeNotFoundError
 from spoco_blocks.grid import Box
-from spoco_blocks.volumes import choose_chunks, create_zarr, open_volume, pipeline
+from spoco_blocks.volumes import choose_chunks, create_zarr, open_volume
 
 WHOLE = Box.of_shape((20, 36, 40))
 PART = Box((3, 5, 7), (17, 36, 23))
@@ -278,36 +278,3 @@ def test_chosen_chunks_are_small_and_cover_small_axes(shape, dtype):
     assert all(c < 2 * s for c, s in zip(chunk, shape, strict=True))
     # either the bytes are used up, or the whole volume is one chunk
     assert 2 * np.prod(chunk) > min(2**18, 2**20 // np.dtype(dtype).itemsize) or all(np.array(chunk) >= shape)
-
-
-def test_every_pipeline_reads_the_same_bytes(tmp_path, monkeypatch):
-    volume = create(tmp_path / "a.zarr", dtype="float16")
-    volume.write(WHOLE, noise(WHOLE.shape, "float16"))
-    fast = volume.read(PART)
-    monkeypatch.setattr(pipeline, "_reader", pipeline.PLAIN)
-    plain = open_volume(volume.uri).read(PART)
-    assert fast.tobytes() == plain.tobytes() == noise(WHOLE.shape, "float16")[PART.slices].tobytes()
-
-
-def test_zarrs_reads_where_it_is_installed_and_never_writes(tmp_path):
-    pytest.importorskip("zarrs", reason="the optional codec pipeline is not installed")
-    volume = create(tmp_path / "a.zarr")
-    volume.write(WHOLE, noise(WHOLE.shape))
-    volume.read(WHOLE)
-    used = {mode: type(array.async_array.codec_pipeline).__name__ for (_, mode), array in volume._handles.items()}
-    assert used == {"r": "ZarrsCodecPipeline", "r+": "BatchedCodecPipeline"}
-    assert zarr.config.get("codec_pipeline.path") == pipeline.PLAIN
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_forked_readers_do_not_hang(tmp_path):
-    volume = create(tmp_path / "a.zarr")
-    volume.write(WHOLE, noise(WHOLE.shape))
-    volume.read(WHOLE)
-    child = os.fork()
-    if not child:
-        signal.alarm(20)
-        same = (volume.read(PART) == noise(WHOLE.shape)[PART.slices]).all()
-        same &= (open_volume(volume.uri).read(WHOLE) == noise(WHOLE.shape)).all()
-        os._exit(0 if same else 1)
-    assert os.waitpid(child, 0)[1] == 0

@@ -6,6 +6,6 @@ rule fetch:
         "logs/data/{dataset}.log",
     localrule: True
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     shell:
         "spoco-blocks fetch {wildcards.dataset} --into data > {output} 2> {log}"

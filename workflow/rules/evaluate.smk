@@ -7,7 +7,7 @@ rule evaluate:
     log:
         "logs/{segmentation}/evaluate.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,

@@ -6,7 +6,7 @@ rule labels:
     log:
         "logs/{volume}/labels.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,

@@ -8,7 +8,7 @@ rule report:
     log:
         "logs/{segmentation}/report.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     resources:
         mem_mb=4000,
         runtime=20,

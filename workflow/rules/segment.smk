@@ -9,7 +9,7 @@ rule plan:
     log:
         "logs/{segmentation}/plan.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     resources:
         mem_mb=2000,
         runtime=10,
@@ -28,7 +28,7 @@ rule embed:
     log:
         "logs/{segmentation}/embed-{shard}.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     threads: 2
     resources:
         executor=EXECUTOR,
@@ -51,7 +51,7 @@ rule calibrate:
     log:
         "logs/{segmentation}/calibrate.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,
@@ -73,7 +73,7 @@ rule cluster:
     log:
         "logs/{segmentation}/cluster-{shard}.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     threads: 2
     resources:
         executor=EXECUTOR,
@@ -96,7 +96,7 @@ rule stitch:
     log:
         "logs/{segmentation}/stitch.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     resources:
         mem_mb=8000,
         runtime=240,
@@ -115,7 +115,7 @@ rule relabel:
     log:
         "logs/{segmentation}/relabel-{shard}.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,
@@ -138,7 +138,7 @@ rule pyramid:
     log:
         "logs/{segmentation}/pyramid.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,

@@ -6,7 +6,7 @@ rule train:
     log:
         "logs/{model}/train.log",
     conda:
-        "spoco-blocks"
+        "../../environment.yml"
     threads: 8
     resources:
         mem_mb=8000,
