@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from spoco_blocks import __version__
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
+from spoco_blocks.engine.lock import held
 from spoco_blocks.errors import SpocoBlocksError
 from spoco_blocks.settings import jobs, json_schema, load_settings
 
 log = logging.getLogger("spoco_blocks")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Open everything that a configuration names, and say what does not fit; reads no voxels."""
+    from spoco_blocks.stages.check import check_sources, run_check
+
+    if args.job.lstrip().startswith("{"):
+        run_check(jobs.read_job(jobs.CheckJob, args.job), Layout(args.results))
+        return
+    for name, raw in check_sources(jobs.check_job(load_settings(Path(args.job)))).items():
+        print(f"{name}: {raw.uri}, {raw.meta.shape} voxels of {raw.meta.voxel_size_nm} nm, {raw.meta.dtype}")
+    print(f"{args.job} is fine.")
 
 
 def labels(args: argparse.Namespace) -> None:
@@ -23,7 +38,7 @@ def labels(args: argparse.Namespace) -> None:
     from spoco_blocks.stages.labels import run_labels
 
     job = jobs.read_job(jobs.LabelsJob, args.job)
-    run_labels(job, Layout(args.results).volume(job.volume), _execution(args))
+    run_labels(job, Layout(args.results).volume(job.volume), _execution(args), args.content)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -89,7 +104,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Score a segmentation against the truth."""
     from spoco_blocks.stages.evaluate import run_evaluate
 
-    run_evaluate(jobs.read_job(jobs.EvaluateJob, args.job), Layout(args.results), _execution(args))
+    run_evaluate(jobs.read_job(jobs.EvaluateJob, args.job), Layout(args.results), _execution(args), args.content)
 
 
 def report(args: argparse.Namespace) -> None:
@@ -100,7 +115,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
-    labels, train, plan, embed, calibrate, cluster, stitch, relabel, pyramid, evaluate, report,
+    check, labels, train, plan, embed, calibrate, cluster, stitch, relabel, pyramid, evaluate, report,
 )  # fmt: skip
 
 
@@ -109,19 +124,6 @@ def fetch(args: argparse.Namespace) -> None:
     from spoco_blocks.stages.fetch import fetch as bring
 
     print(bring(args.name, args.into, args.source))
-
-
-def check(args: argparse.Namespace) -> None:
-    """Check a configuration and the volumes that it names; reads no voxels."""
-    from spoco_blocks.stages.sources import check_volume, open_like
-
-    settings = load_settings(args.config)
-    for name, section in settings.volumes.items():
-        raw, *_ = check_volume(jobs.labels_job(settings, name))
-        if section.truth is not None:
-            open_like(section.truth, raw, "truth")
-        print(f"{name}: {raw.uri}, {raw.meta.shape} voxels of {raw.meta.voxel_size_nm} nm, {raw.meta.dtype}")
-    print(f"{args.config} is fine.")
 
 
 def schema(args: argparse.Namespace) -> None:
@@ -147,14 +149,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for stage in STAGES:
         add = commands.add_parser(stage.__name__, help=stage.__doc__, description=stage.__doc__)
-        add.add_argument("job", help="the settings of the stage as JSON, as the workflow writes them")
+        what = "configuration file, or" if stage is check else "the stage's settings as JSON,"
+        add.add_argument("job", help=f"{what} as the workflow writes them")
         add.add_argument("--results", type=Path, default=Path("results"), help="results folder")
         add.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="blocks, or threads, at once")
         add.add_argument("--memory-mb", type=int, default=None, help="memory for all workers, in MiB")
         add.add_argument("--executor", choices=("serial", "threads", "dask"), default="dask", help="what runs blocks")
         add.add_argument("--shard", type=int, default=0, help="which shard of the blocks")
         add.add_argument("--shards", type=int, default=1, help="of how many")
-        add.set_defaults(command=stage)
+        add.add_argument("--content", default="", help="fingerprint of the stores that users edit")
+        add.set_defaults(command=partial(_locked, stage))
     add = commands.add_parser("fetch", help=fetch.__doc__, description=fetch.__doc__)
     add.add_argument("name", help="name of the example volume, for instance lightsheet_nuclei")
     add.add_argument("--into", type=Path, default=Path("data"), help="folder to write to")
@@ -162,12 +166,20 @@ def _parser() -> argparse.ArgumentParser:
         "--from", dest="source", type=Path, default=None, help="the downloaded file, where there is no network"
     )
     add.set_defaults(command=fetch)
-    add = commands.add_parser("check", help=check.__doc__, description=check.__doc__)
-    add.add_argument("config", type=Path, help="configuration file")
-    add.set_defaults(command=check)
     add = commands.add_parser("schema", help=schema.__doc__, description=schema.__doc__)
     add.set_defaults(command=schema)
     return parser
+
+
+def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Run a stage that no other process is running: a run that outlived its workflow must not write beside this one."""
+    if stage is check:
+        stage(args)
+        return
+    job = json.loads(args.job)
+    name = job.get("segmentation") or job.get("model") or job.get("volume") or "job"
+    with held(Layout(args.results).lock(f"{stage.__name__}-{args.shard}", name)):
+        stage(args)
 
 
 def _execution(args: argparse.Namespace) -> Execution:

@@ -107,6 +107,11 @@ class SegmentationResults:
         return self.root / "lookup.npy"
 
     @property
+    def offsets(self) -> Path:
+        """Number of fragments before each block, a NumPy array."""
+        return self.root / "offsets.npy"
+
+    @property
     def objects(self) -> Path:
         """Table of the segments."""
         return self.root / "objects.parquet"
@@ -127,6 +132,15 @@ class Layout:
     """The results folder."""
 
     root: Path
+
+    @property
+    def check(self) -> Path:
+        """Manifest of `check`: every volume of the configuration was opened and fits."""
+        return self.root / "check.json"
+
+    def lock(self, stage: str, name: str) -> Path:
+        """Lock of a stage; outside of the folders that a stage may remove."""
+        return self.root / "locks" / f"{stage}-{name}.lock"
 
     def volume(self, name: str) -> VolumeResults:
         """Results of a volume."""

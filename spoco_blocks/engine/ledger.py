@@ -8,7 +8,6 @@ start. One writer per file, held by a lock that dies with its process.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import mmap
 import os
@@ -17,11 +16,12 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spoco_blocks.engine.lock import acquire, held
 from spoco_blocks.errors import LedgerError
 
 Tables = Mapping[str, NDArray[Any]]
@@ -71,24 +71,17 @@ class Ledger:
         self.folder, self.identity = folder, identity
         self.path = folder / f"{name}.ledger"
         folder.mkdir(parents=True, exist_ok=True)
-        self._held = self._lock()
+        self._held = acquire(self.path.with_suffix(".lock"))
         self._file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
         self._start()
 
-    def _lock(self) -> BinaryIO:
-        # A file of its own: a POSIX lock is lost when any descriptor of the locked file is closed in this process.
-        file = self.path.with_suffix(".lock").open("wb")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise LedgerError(
-                f"{self.path} is in use: another process is running this shard. Wait for it, or stop it (its work is "
-                "kept) and start again."
-            ) from None
-        return file
-
     def _start(self) -> None:
+        # Blocks about to be written make the records of another identity untrue, whichever shard they belong to.
+        for path in _ledgers(self.folder):
+            if path != self.path and not _belongs(path, self.identity):
+                with held(path.with_suffix(".lock")):
+                    if not _belongs(path, self.identity):
+                        path.write_bytes(b"")
         header = _header(self.identity)
         end = 0
         if os.fstat(self._file.fileno()).st_size and self._file.readline() == header:
@@ -108,7 +101,10 @@ class Ledger:
     def commit(self, block: int, tables: Tables) -> None:
         """Append a record; the caller has the block's voxels on disk by now."""
         payload = pack(tables)
-        self._file.write(_FRAME.pack(_MARK, block, len(payload), zlib.crc32(payload)) + payload)
+        record = _FRAME.pack(_MARK, block, len(payload), zlib.crc32(payload)) + payload
+        written = self._file.write(record)
+        if written != len(record):
+            raise LedgerError(f"{self.path}: only {written} of {len(record)} bytes were written; is the disk full?")
 
     def close(self) -> None:
         """Flush to the disk and let go."""
@@ -181,6 +177,11 @@ class Records:
 
 def _header(identity: str) -> bytes:
     return json.dumps({"format": "spoco_blocks ledger 1", "identity": identity}).encode() + b"\n"
+
+
+def _belongs(path: Path, identity: str) -> bool:
+    with path.open("rb") as file:
+        return file.readline() == _header(identity)
 
 
 def _ledgers(folder: Path) -> list[Path]:

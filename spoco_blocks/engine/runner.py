@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from spoco_blocks.engine.executors import Execution, execute
 from spoco_blocks.engine.ledger import Ledger, Tables
 from spoco_blocks.errors import BlockError, GridError, ResourceError
-from spoco_blocks.grid import Block, BlockGrid, Triple
+from spoco_blocks.grid import Block, BlockGrid, Triple, triple
 from spoco_blocks.settings.jobs import digest
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def run(task: BlockTask, blocks: Blocks, execution: Execution) -> Summary:
     Raises
     ------
     ResourceError
-        Before any work, when the projected memory exceeds what was given.
+        Before any work, when one block is projected to need more memory than is given.
     BlockError
         After the other blocks are finished, when some failed; their work is kept.
     LedgerError
@@ -107,7 +107,7 @@ def run(task: BlockTask, blocks: Blocks, execution: Execution) -> Summary:
         done = ledger.done()
         mine = blocks.mine
         todo = [index for index in mine if index not in done]
-        memory_mb = _check_memory(task, blocks.grid, todo, execution)
+        execution, memory_mb = _fit_memory(task, blocks.grid, len(todo), execution)
         if len(mine) > len(todo):
             log.info("%d of %d blocks were done before", len(mine) - len(todo), len(mine))
         failed = _run_all(task, blocks.grid, todo, ledger, execution)
@@ -135,16 +135,22 @@ def _run_all(
     return failed
 
 
-def _check_memory(task: BlockTask, grid: BlockGrid, todo: Sequence[int], execution: Execution) -> int:
-    # The largest outer box is an interior one; the first few blocks of each run include it unless the run is tiny.
-    sizes = [task.memory_bytes(grid.block(index)) for index in todo[:: max(1, len(todo) // 64)]]
-    needed_mb = max(sizes, default=0) * min(execution.workers, len(todo)) // 2**20
-    if execution.memory_mb is not None and needed_mb > execution.memory_mb:
-        raise ResourceError(
-            f"{execution.workers} workers need about {needed_mb} MiB for blocks of {grid.block_shape} voxels, "
-            f"{execution.memory_mb} MiB are given. Use fewer workers, smaller blocks or more memory."
-        )
-    return needed_mb
+def _fit_memory(task: BlockTask, grid: BlockGrid, count: int, execution: Execution) -> tuple[Execution, int]:
+    """Take as many workers as memory allows: their number never changes a result."""
+    middle = grid.block(grid.index(triple(n // 2 for n in grid.counts)))
+    each_mb = task.memory_bytes(middle) // 2**20 + 1
+    workers = max(1, min(execution.workers, count))
+    if execution.memory_mb is not None:
+        if each_mb > execution.memory_mb:
+            raise ResourceError(
+                f"a block of {grid.block_shape} voxels with its halo {grid.halo} needs about {each_mb} MiB, "
+                f"{execution.memory_mb} MiB are given. Use smaller blocks (segmentations.NAME.blocks.shape_voxels) or "
+                "give more memory (snakemake --set-resources RULE:mem_mb=MIB)."
+            )
+        workers = min(workers, execution.memory_mb // each_mb)
+    if workers < min(execution.workers, count):
+        log.info("%d workers instead of %d: each needs about %d MiB", workers, execution.workers, each_mb)
+    return replace(execution, workers=workers), each_mb * workers
 
 
 def _describe(failed: dict[int, BaseException], grid: BlockGrid, count: int) -> str:

@@ -85,11 +85,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this program; expected a file that stage train wrote.")
-    if data["version"] != VERSION:
+    if data.get("version") != VERSION:
         raise CheckpointError(
-            f"{path} is a checkpoint of version {data['version']}, this program reads version {VERSION}; train the "
+            f"{path} is a checkpoint of version {data.get('version')}, this program reads version {VERSION}; train the "
             "model again, or use the release that wrote it."
         )
+    missing = sorted(set(Checkpoint.__dataclass_fields__) - set(data))
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(missing)}; train the model again, or copy its file anew.")
     fields = {name: data[name] for name in Checkpoint.__dataclass_fields__}
     fields["plan"] = NetworkPlan.from_dict(data["plan"])
     fields["voxel_size_nm"] = tuple(data["voxel_size_nm"])

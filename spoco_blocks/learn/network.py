@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -66,13 +66,9 @@ class NetworkPlan:
             radii.append(-(-radius // step) * step)
         return triple(radii)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Give plain data for the checkpoint."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> NetworkPlan:
-        """Undo `as_dict`."""
+        """Read the plan back from a checkpoint."""
         return cls(
             in_channels=int(data["in_channels"]),
             embedding_channels=int(data["embedding_channels"]),

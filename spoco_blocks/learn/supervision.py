@@ -13,8 +13,8 @@ from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.learn.losses import BACKGROUND, IGNORE, UNLABELLED
 from spoco_blocks.volumes import Volume, read_instances
 
-CUBE = 8
-CLEARANCE = 2
+# Edge of the cubes in which background is drawn, and how far objects must be from one, in voxels.
+CUBE, CLEARANCE = 8, 2
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Supervision:
 
     def read(self, box: Box) -> NDArray[np.int32]:
         """Read a box: (z, y, x) int32, > 0 objects, 0 unlabelled, -1 background, -2 ignore."""
-        wide = self._whole_cubes(box).grown(triple(max(CLEARANCE, s) for s in self.shell), self.region)
+        wide = self._whole_cubes(box).grown(
+            triple(max(c, s) for c, s in zip(self._clearance, self.shell, strict=True)), self.region
+        )
         ids = read_instances(self.labels, wide)
         known = number_objects(ids, self.kept)
         shell = _near(known > 0, self.shell) & (known == UNLABELLED)
@@ -68,14 +70,22 @@ class Supervision:
             known[self.ignore.read(wide) != 0] = IGNORE
         return known[box.relative_to(wide.start).slices]
 
+    @property
+    def _cube(self) -> Triple:
+        return (1, CUBE, CUBE) if self.labels.meta.independent_images else (CUBE, CUBE, CUBE)
+
+    @property
+    def _clearance(self) -> Triple:
+        return (0, CLEARANCE, CLEARANCE) if self.labels.meta.independent_images else (CLEARANCE,) * 3
+
     def _whole_cubes(self, box: Box) -> Box:
-        start = triple(a // CUBE * CUBE for a in box.start)
-        stop = triple(-(-b // CUBE) * CUBE for b in box.stop)
+        start = triple(a // c * c for a, c in zip(box.start, self._cube, strict=True))
+        stop = triple(-(-b // c) * c for b, c in zip(box.stop, self._cube, strict=True))
         return Box(start, stop).intersection(self.region)
 
     def _empty_cubes(self, occupied: NDArray[np.bool_], wide: Box) -> NDArray[np.bool_]:
-        near = _near(occupied, (CLEARANCE,) * 3) | occupied
-        cubes = [np.arange(a, b) // CUBE for a, b in zip(wide.start, wide.stop, strict=True)]
+        near = _near(occupied, self._clearance) | occupied
+        cubes = [np.arange(a, b) // c for a, b, c in zip(wide.start, wide.stop, self._cube, strict=True)]
         starts = [np.flatnonzero(np.diff(c, prepend=-1)) for c in cubes]
         blocked: NDArray[Any] = near
         for axis, start in enumerate(starts):

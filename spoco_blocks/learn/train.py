@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spoco_blocks.errors import TrainingError
 from spoco_blocks.grid import Box, Triple
-from spoco_blocks.learn.crops import TrainingVolume
+from spoco_blocks.learn.crops import TrainingVolume, fit_patch
 from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.objective import Objective
 from spoco_blocks.learn.views import change_intensity, turn
@@ -85,6 +85,9 @@ class Training:
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.f = EmbeddingNetwork(plan).to(device)
         self.g = copy.deepcopy(self.f).requires_grad_(False)
+        for module in self.g.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.momentum = 0.0  # its buffers average those of f and nothing else
         self.optimizer = torch.optim.AdamW(self.f.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, settings.learning_rate, total_steps=settings.iterations, pct_start=0.15
@@ -128,10 +131,11 @@ class Training:
         for index in range(VALIDATION_CROPS):
             part = parts[index % len(parts)]
             assert part.validation is not None
-            shape = tuple(min(p, e) for p, e in zip(self.patch, part.validation.shape, strict=True))
-            raw, labels = part.volume.read(part.volume.draw(shape, 0.0, rng, part.validation))  # type: ignore[arg-type]
+            shape = fit_patch(self.patch, self.f.plan.stride, part.validation)
+            raw, labels = part.volume.read(part.volume.draw(shape, 0.0, rng, part.validation))
             output = self._forward(self.g, torch.from_numpy(raw)[None].to(self.device))[0]
-            terms = self.objective(output, None, torch.from_numpy(labels.astype(np.int64)), self.generator)
+            known = torch.from_numpy(labels.astype(np.int64)).to(self.device)
+            terms = self.objective(output, None, known, self.generator)
             for name, value in terms.items():
                 total.setdefault(name, []).append(float(value))
         return {name: float(np.mean(values)) for name, values in total.items()}

@@ -26,7 +26,16 @@ from spoco_blocks.settings.sections import (
     StitchingSettings,
     TrainingSettings,
     TruthSettings,
+    VolumeSettings,
 )
+
+
+class CheckJob(Section):
+    """Open everything that the configuration names."""
+
+    volumes: dict[str, VolumeSettings]
+    trained_on: dict[str, tuple[str, ...]]
+    segmented: dict[str, tuple[str, ...]]
 
 
 class LabelsJob(Section):
@@ -103,6 +112,16 @@ class ReportJob(Section):
 
 
 AnyJob = TypeVar("AnyJob", bound=Section)
+
+
+def check_job(settings: Settings) -> CheckJob:
+    """Give the job of stage `check`: all volumes, and which of them a model learns from and is applied to."""
+    applied = settings.segmentations.values()
+    return CheckJob(
+        volumes=settings.volumes,
+        trained_on={name: model.volumes for name, model in settings.models.items()},
+        segmented={name: tuple(s.volume for s in applied if s.model == name) for name in settings.models},
+    )
 
 
 def labels_job(settings: Settings, volume: str) -> LabelsJob:

@@ -19,6 +19,7 @@ from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.ledger import Records, Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
+from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Block, BlockGrid, Box
 from spoco_blocks.settings.jobs import ClusterJob, digest
 from spoco_blocks.stages.embedded import Embedded, embedded
@@ -34,14 +35,15 @@ class SampleGradients:
 
     source: Embedded
     method: Modes
+    channels: int
 
     def __call__(self, block: Block) -> Tables:
         """Read the region and sample it."""
         return {"gradients": self.method.gradient_sample(*self.source.read(block.outer)).astype(np.float32)}
 
     def memory_bytes(self, block: Block) -> int:
-        """Embeddings in float32."""
-        return block.outer.size * 4 * 20
+        """Embeddings as stored and in float32, and work arrays."""
+        return block.outer.size * (6 * self.channels + 40)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class SeekModes:
 
     source: Embedded
     method: Modes
+    channels: int
     threshold: float
 
     def __call__(self, block: Block) -> Tables:
@@ -59,8 +62,8 @@ class SeekModes:
         return {"modes": self.source.to_volume(modes, block.outer.start), "counts": counts}
 
     def memory_bytes(self, block: Block) -> int:
-        """Embeddings in float32."""
-        return block.outer.size * 4 * 20
+        """Embeddings as stored and in float32, and work arrays."""
+        return block.outer.size * (6 * self.channels + 40)
 
 
 def run_calibrate(job: ClusterJob, layout: Layout, execution: Execution) -> Manifest:
@@ -75,9 +78,9 @@ def run_calibrate(job: ClusterJob, layout: Layout, execution: Execution) -> Mani
         return watch.finish(results.manifest("calibrate"), {"job": job.model_dump(mode="json")})
     source = embedded(results.embeddings, results.foreground, job.foreground_threshold, plan.coordinate_scale)
     method, grid = job.clustering, plan.region_grid
-    threshold = find_threshold(SampleGradients(source, method), grid, results, watch.identity, execution)
+    threshold = find_threshold(SampleGradients(source, method, plan.channels), grid, results, watch.identity, execution)
     blocks = Blocks(grid, results.ledger("calibrate") / "modes", digest(watch.identity, threshold))
-    run(SeekModes(source, method, threshold), blocks, execution)
+    run(SeekModes(source, method, plan.channels, threshold), blocks, execution)
     records = list(Records(blocks.folder, blocks.record_identity, len(grid)))
     found = np.concatenate([record["modes"] for record in records])
     counts = np.concatenate([record["counts"] for record in records])
@@ -91,12 +94,27 @@ def run_calibrate(job: ClusterJob, layout: Layout, execution: Execution) -> Mani
 def find_threshold(
     task: SampleGradients, grid: BlockGrid, results: SegmentationResults, identity: str, execution: Execution
 ) -> float:
-    """Decide the gradient threshold from regions spread evenly over the volume."""
-    chosen = tuple(range(0, len(grid), max(1, len(grid) // REGIONS_FOR_THRESHOLD)))
+    """Decide the gradient threshold from regions drawn all over the volume.
+
+    Raises
+    ------
+    VolumeError
+        When none of them holds foreground.
+    """
+    # Drawn, not counted off: a fixed step through the raster keeps to one edge of the volume.
+    drawn = np.random.default_rng(0).permutation(len(grid))[:REGIONS_FOR_THRESHOLD]
+    chosen = tuple(sorted(drawn.tolist()))
     blocks = Blocks(grid, results.ledger("calibrate") / "gradients", digest(identity, "gradients"), only=chosen)
     run(task, blocks, execution)
     records = Records(blocks.folder, blocks.record_identity, 0)
-    return task.method.gradient_threshold(np.concatenate([records.of(index)["gradients"] for index in chosen]))
+    gradients = np.concatenate([records.of(index)["gradients"] for index in chosen])
+    if not len(gradients):
+        raise VolumeError(
+            f"no foreground in {len(chosen)} regions of {grid.block_shape} voxels drawn all over the volume "
+            f"(probability above {task.source.threshold}); look at the foreground in {results.root} and at the learning "
+            "curves, lower foreground_threshold, or train on more objects."
+        )
+    return task.method.gradient_threshold(gradients)
 
 
 def merge_modes(

@@ -25,8 +25,8 @@ from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
 
 VERSION = 1
-# Peak floats per voxel of the outer box, in units of the first level's width: skip, concatenation and two activations.
-ACTIVATIONS = 6
+# Peak floats per voxel of the outer box, in units of the first level's width: measured while the last skip is joined.
+ACTIVATIONS = 9
 
 
 @lru_cache(maxsize=2)
@@ -46,6 +46,7 @@ class EmbedBlock:
     checkpoint: str
     weights: str
     width: int
+    channels: int
     embeddings: Source
     foreground: Source
 
@@ -62,7 +63,7 @@ class EmbedBlock:
 
     def memory_bytes(self, block: Block) -> int:
         """Raw, activations of the finest level and output, in float32."""
-        return block.outer.size * 4 * (2 + ACTIVATIONS * self.width) + 300 * 2**20
+        return block.outer.size * 4 * (2 + ACTIVATIONS * self.width + 2 * self.channels) + 300 * 2**20
 
 
 def run_embed(job: EmbedJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
@@ -79,6 +80,7 @@ def run_embed(job: EmbedJob, layout: Layout, execution: Execution, shard: int, s
         checkpoint=plan.checkpoint,
         weights=planned.inputs["weights"],
         width=load_checkpoint(Path(plan.checkpoint)).plan.widths[0],
+        channels=plan.channels,
         embeddings=Source(uri=str(results.embeddings)),
         foreground=Source(uri=str(results.foreground)),
     )

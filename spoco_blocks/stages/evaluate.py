@@ -42,12 +42,12 @@ class CompareBlock:
         return block.inner.size * 24
 
 
-def run_evaluate(job: EvaluateJob, layout: Layout, execution: Execution) -> Manifest:
-    """Score a segmentation; without truth the scores say so."""
+def run_evaluate(job: EvaluateJob, layout: Layout, execution: Execution, content: str = "") -> Manifest:
+    """Score a segmentation; without truth the scores say so. `content` is a fingerprint of the truth's store."""
     results = layout.segmentation(job.segmentation)
     plan = Plan.read(Manifest.read(results.manifest("plan")))
     inputs = {"relabel": Manifest.read(results.manifest("relabel", 0)).digest}
-    watch = Stopwatch("evaluate", digest("evaluate", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    watch = Stopwatch("evaluate", digest("evaluate", VERSION, job.model_dump(mode="json"), inputs, content), inputs)
     described = {"job": job.model_dump(mode="json")}
     if job.truth is None:
         write_atomically(results.scores, json.dumps({"note": "no truth is configured for this volume"}) + "\n")

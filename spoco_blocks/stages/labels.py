@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ EDGE = 128
 SAMPLED_VOXELS = 2_000_000
 ANCHORS_PER_OBJECT = 8
 OBJECTS_FOR_VALIDATION = 10
+# Voxels; a thinner part would hold no object whole.
+THINNEST_PART = 16
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class ScanBlock:
     """Sample intensities and index the objects of one block."""
 
     job: LabelsJob
-    samples: int
+    step: int
 
     def __call__(self, block: Block) -> dict[str, NDArray[Any]]:
         """Read the block and give samples and objects."""
@@ -52,16 +55,15 @@ class ScanBlock:
                 f"{raw.uri} holds {np.count_nonzero(~np.isfinite(voxels))} voxels that are not finite (NaN or "
                 f"infinite) in {block.inner}; replace them, for instance by 0, before segmenting."
             )
-        step = max(1, voxels.shape[1] // self.samples)
-        tables: dict[str, NDArray[Any]] = {"intensities": voxels[:, step // 2 :: step].copy()}
+        tables: dict[str, NDArray[Any]] = {"intensities": voxels[:, self.step // 2 :: self.step].copy()}
         part = block.inner.intersection(region)
         if labels is not None and part.size:
             tables |= index_objects(read_instances(labels, part), part, np.random.default_rng(block.index))
         return tables
 
     def memory_bytes(self, block: Block) -> int:
-        """Raw and labels, twice each."""
-        return block.inner.size * 32
+        """Raw, labels, and the order and positions of labelled voxels, measured for fully labelled data."""
+        return block.inner.size * 80
 
 
 def index_objects(ids: NDArray[np.uint64], box: Box, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
@@ -85,8 +87,8 @@ def index_objects(ids: NDArray[np.uint64], box: Box, rng: np.random.Generator) -
     }
 
 
-def run_labels(job: LabelsJob, results: VolumeResults, execution: Execution) -> Manifest:
-    """Index a volume.
+def run_labels(job: LabelsJob, results: VolumeResults, execution: Execution, content: str = "") -> Manifest:
+    """Index a volume; `content` is a fingerprint of what its stores hold.
 
     Raises
     ------
@@ -94,11 +96,11 @@ def run_labels(job: LabelsJob, results: VolumeResults, execution: Execution) -> 
         When the data cannot be used.
     """
     raw, labels, region = check_volume(job)
-    watch = Stopwatch("labels", digest("labels", VERSION, job.model_dump(mode="json")))
+    watch = Stopwatch("labels", digest("labels", VERSION, job.model_dump(mode="json"), content))
     edge = triple((1, 1024, 1024) if raw.meta.independent_images else (EDGE, EDGE, EDGE))
     grid = BlockGrid(raw.meta.shape, edge)
     blocks = Blocks(grid, results.ledger, watch.identity)
-    run(ScanBlock(job, max(16, SAMPLED_VOXELS // len(grid))), blocks, execution)
+    run(ScanBlock(job, max(1, prod(raw.meta.shape) // SAMPLED_VOXELS)), blocks, execution)
     records = list(Records(results.ledger, blocks.record_identity, len(grid)))
     intensities = np.concatenate([record["intensities"] for record in records], 1).astype(np.float64)
     low, high = np.percentile(intensities, [LOW_PERCENTILE, HIGH_PERCENTILE], axis=1)
@@ -111,6 +113,7 @@ def run_labels(job: LabelsJob, results: VolumeResults, execution: Execution) -> 
         "job": job.model_dump(mode="json"),
         "shape": raw.meta.shape,
         "axes": raw.meta.axes,
+        "planar": raw.meta.independent_images or raw.meta.shape[0] == 1,
         "channels": raw.meta.channels or 1,
         "voxel_size_nm": raw.meta.voxel_size_nm,
         "intensity_low": low.tolist(),
@@ -118,9 +121,7 @@ def run_labels(job: LabelsJob, results: VolumeResults, execution: Execution) -> 
     }
     if labels is not None and job.labels is not None:
         result |= _write_objects(job.labels, results, merge_objects(records), region, raw.meta.voxel_size_nm)
-    # The sampled intensities stand for the data: raw data replaced in place makes another digest.
-    content = digest(intensities.sum(), intensities.std(), result["intensity_low"], result.get("objects"))
-    return watch.finish(results.manifest, result, content)
+    return watch.finish(results.manifest, result, digest(intensities.sum(), intensities.std()))
 
 
 def merge_objects(records: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
@@ -213,7 +214,7 @@ def split_region(
     axis = int(np.argmax(region.shape))
     centres = np.sort((objects["start"][kept, axis] + objects["stop"][kept, axis]) / 2)
     plane = int(centres[-max(1, round(fraction * len(centres)))])
-    if not region.start[axis] < plane < region.stop[axis]:
+    if not region.start[axis] + THINNEST_PART <= plane <= region.stop[axis] - THINNEST_PART:
         return region, None
     middle_stop = triple(plane if a == axis else region.stop[a] for a in range(3))
     middle_start = triple(plane if a == axis else region.start[a] for a in range(3))

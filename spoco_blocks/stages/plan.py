@@ -118,8 +118,9 @@ def run_plan(job: PlanJob, layout: Layout) -> Manifest:
     watch = Stopwatch("plan", digest("plan", VERSION, job.model_dump(mode="json"), inputs), inputs)
     check_fits(checkpoint, labels.result, path)
     plan = make_plan(job, labels.result, checkpoint, path)
-    check_writable(plan.embed_grid, plan.block_shape)
     create_stores(plan, results)
+    for store in (results.embeddings, results.foreground, results.fragments, results.segments):
+        check_writable(plan.cluster_grid, open_volume(store).meta.shard_shape)
     described = {**plan.__dict__, "coordinate_scale": _finite(plan.coordinate_scale)}
     result = {"job": job.model_dump(mode="json"), "plan": described, "blocks": len(plan.cluster_grid)}
     return watch.finish(results.manifest("plan"), result)
@@ -133,7 +134,7 @@ def check_fits(checkpoint: Checkpoint, volume: dict[str, Any], path: Path) -> No
     CheckpointError
         When channels, dimension or voxel size differ.
     """
-    planar = volume["axes"] == "nyx" or volume["shape"][0] == 1
+    planar = volume["planar"]
     if checkpoint.plan.in_channels != volume["channels"]:
         raise CheckpointError(
             f"{path} was trained on {checkpoint.plan.in_channels} channels, the volume has {volume['channels']}; train "
@@ -158,7 +159,7 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
     planar, stride = checkpoint.planar, checkpoint.plan.stride
     z, y, x = volume["voxel_size_nm"]
     wanted = [
-        -(-min(want, extent) // step) * step
+        block_edge(min(want, extent), step)
         for want, extent, step in zip(job.blocks.shape_voxels, shape, stride, strict=True)
     ]
     if planar:
@@ -222,7 +223,7 @@ def create_stores(plan: Plan, results: SegmentationResults) -> None:
         if not _fits(path, dtype, channels, common):
             _forget(path, results, "cluster" if path == results.fragments else "embed")
             create_zarr(str(path), dtype=dtype, channels=channels, overwrite=True, **common)
-    if not _fits(results.segments, "uint32", None, common):
+    if not (_fits(results.segments, "uint32", None, common) and _levels_fit(results.segments, plan)):
         _forget(results.segments, results, "relabel", "pyramid")
         create_ome_zarr(
             str(results.segments), dtype="uint32", levels=plan.levels, factors=plan.factors, is_label=True,
@@ -235,6 +236,14 @@ def _forget(store: Path, results: SegmentationResults, *stages: str) -> None:
     for stage in stages:
         shutil.rmtree(results.ledger(stage), ignore_errors=True)
     shutil.rmtree(store, ignore_errors=True)
+
+
+def block_edge(wanted: int, stride: int) -> int:
+    """Round up to a multiple of the stride that can be cut into chunks of a sensible size."""
+    edge = -(-wanted // stride) * stride
+    while edge > CHUNK_EDGE and divisor_up_to(edge, CHUNK_EDGE) < CHUNK_EDGE // 2:
+        edge += stride
+    return edge
 
 
 def divisor_up_to(number: int, limit: int) -> int:
@@ -251,8 +260,20 @@ def _fits(path: Path, dtype: str, channels: int | None, expected: dict[str, Any]
     return (
         (meta.dtype, meta.channels) == (np.dtype(dtype), channels)
         and (meta.shape, meta.chunk_shape) == (expected["shape"], expected["chunk_shape"])
-        and meta.shard_shape == expected["shard_shape"]
+        and (meta.shard_shape, meta.voxel_size_nm) == (expected["shard_shape"], expected["voxel_size_nm"])
     )
+
+
+def _levels_fit(path: Path, plan: Plan) -> bool:
+    shape = plan.shape
+    for level, factor in enumerate(plan.factors, 1):
+        shape = triple(-(-s // f) for s, f in zip(shape, factor, strict=True))
+        try:
+            if open_volume(path, level=level).meta.shape != shape:
+                return False
+        except VolumeError:
+            return False
+    return True
 
 
 def _finite(scale: tuple[float, float, float] | None) -> list[float | None] | None:

@@ -22,14 +22,13 @@ from spoco_blocks.settings.jobs import RelabelJob, digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
-from spoco_blocks.stages.stitch import fragment_offsets
 
 VERSION = 1
 
 
-@lru_cache(maxsize=2)
-def open_lookup(path: Path, identity: str) -> NDArray[Any]:
-    """Map the lookup table once per process; `identity` makes sure that it is that of this run."""
+@lru_cache(maxsize=4)
+def open_table(path: Path, identity: str) -> NDArray[Any]:
+    """Map a table once per process; `identity` makes sure that it is that of this run."""
     return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
@@ -41,12 +40,12 @@ class RelabelBlock:
     segments: Source
     lookup: Path
     identity: str
-    offsets: tuple[int, ...]
+    offsets: Path
 
     def __call__(self, block: Block) -> Tables:
         """Relabel one block."""
-        first, last = self.offsets[block.index], self.offsets[block.index + 1]
-        mine = open_lookup(self.lookup, self.identity)[first + 1 : last + 1]
+        first, last = open_table(self.offsets, self.identity)[block.index : block.index + 2]
+        mine = open_table(self.lookup, self.identity)[first + 1 : last + 1]
         table = np.concatenate([np.zeros(1, mine.dtype), mine])
         segments = apply_lookup(open_source(self.fragments).read(block.inner), table)
         open_source(self.segments).write(block.inner, segments)
@@ -83,16 +82,14 @@ def run_relabel(job: RelabelJob, layout: Layout, execution: Execution, shard: in
     """Write one shard of the segmentation at full resolution."""
     results = layout.segmentation(job.segmentation)
     plan = Plan.read(Manifest.read(results.manifest("plan")))
-    clustered = Manifest.read(results.manifest("cluster", 0))
     inputs = {"stitch": Manifest.read(results.manifest("stitch")).digest}
     watch = Stopwatch("relabel", digest("relabel", VERSION, job.model_dump(mode="json"), inputs), inputs)
-    records = Records(results.ledger("cluster"), clustered.result["records"], len(plan.cluster_grid))
     task = RelabelBlock(
         fragments=Source(uri=str(results.fragments)),
         segments=Source(uri=str(results.segments)),
         lookup=results.lookup,
         identity=watch.identity,
-        offsets=tuple(fragment_offsets(records).tolist()),
+        offsets=results.offsets,
     )
     blocks = Blocks(BlockGrid(plan.shape, plan.block_shape), results.ledger("relabel"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)

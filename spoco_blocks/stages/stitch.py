@@ -82,6 +82,7 @@ def run_stitch(job: StitchJob, layout: Layout) -> Manifest:
     )
     lookup = number_segments(roots, fragments.voxels, settings.min_voxels)
     np.save(results.lookup, lookup)
+    np.save(results.offsets, fragments.offsets)
     table = object_table(fragments, lookup, plan)
     pq.write_table(table, results.objects)
     result = {
@@ -89,7 +90,6 @@ def run_stitch(job: StitchJob, layout: Layout) -> Manifest:
         "fragments": len(lookup) - 1,
         "edges": len(edges.pairs),
         "segments": table.num_rows,
-        "offsets": "cluster",
     }
     return watch.finish(results.manifest("stitch"), result)
 

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from spoco_blocks.engine.layout import Layout, ModelResults
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
-from spoco_blocks.errors import LabelsError
 from spoco_blocks.grid import Box, triple
 from spoco_blocks.learn.checkpoint import Checkpoint, weights_digest
 from spoco_blocks.learn.crops import TrainingVolume, choose_patch, fit_patch
@@ -23,6 +22,7 @@ from spoco_blocks.learn.objective import Objective
 from spoco_blocks.learn.supervision import Supervision
 from spoco_blocks.learn.train import Part, Training
 from spoco_blocks.settings.jobs import LabelsJob, TrainJob, digest
+from spoco_blocks.stages.check import check_alike
 from spoco_blocks.stages.sources import check_volume, open_like, shell_voxels
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,10 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
 
     Raises
     ------
+    VolumeError
+        When volumes do not go together.
     LabelsError
-        When volumes do not go together or hold too little to learn from.
+        When they hold too little to learn from.
     TrainingError
         When training diverges.
     """
@@ -46,9 +48,8 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
     sources = [Manifest.read(layout.volume(volume.volume).manifest) for volume in job.volumes]
     inputs = {f"labels/{v.volume}": s.digest for v, s in zip(job.volumes, sources, strict=True)}
     watch = Stopwatch("train", digest("train", VERSION, job.model_dump(mode="json"), inputs), inputs)
-    check_alike(job, sources)
     first = sources[0].result
-    planar, voxel_size_nm = first["axes"] == "nyx" or first["shape"][0] == 1, triple_of_floats(first["voxel_size_nm"])
+    planar, voxel_size_nm = first["planar"], triple_of_floats(first["voxel_size_nm"])
     plan = plan_network(
         voxel_size_nm,
         in_channels=first["channels"],
@@ -61,6 +62,8 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
     parts = [
         open_part(volume, source, layout, voxel_size_nm) for volume, source in zip(job.volumes, sources, strict=True)
     ]
+    for volume, part in zip(job.volumes, parts, strict=True):
+        check_alike(job.model, job.volumes[0].volume, parts[0].volume.raw, volume.volume, part.volume.raw)
     scale_nm = coordinate_scale(job.training.coordinates, length_nm)
     radius_nm = job.training.loss.push_radius
     objective = Objective(
@@ -78,7 +81,7 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
         "patch %s, coordinates over %s nm, halo %s, %s in %s",
         patch, scale_nm, plan.halo, device, "bfloat16" if training.bfloat16 else "float32",
     )  # fmt: skip
-    curves = optimise(training, job.training.iterations, results)
+    final = optimise(training, job.training.iterations, results)
     checkpoint = Checkpoint(
         plan=plan,
         voxel_size_nm=voxel_size_nm,
@@ -99,28 +102,10 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
         "object_length_nm": length_nm,
         "precision": "bfloat16" if training.bfloat16 else "float32",
         "device": device,
-        "final": curves,
-        "warnings": alarms(curves),
+        "final": final,
+        "warnings": alarms(final, job.training.loss.pull),
     }
     return watch.finish(results.manifest, result, weights_digest(checkpoint))
-
-
-def check_alike(job: TrainJob, sources: list[Manifest]) -> None:
-    """Check that all volumes of a model look alike to the network.
-
-    Raises
-    ------
-    LabelsError
-        When channels, dimension or voxel sizes differ.
-    """
-    first = sources[0].result
-    for volume, source in zip(job.volumes, sources, strict=True):
-        for key in ("channels", "voxel_size_nm"):
-            if not np.allclose(source.result[key], first[key], rtol=0.1):
-                raise LabelsError(
-                    f"model {job.model}: volume {volume.volume} has {key} {source.result[key]}, volume "
-                    f"{job.volumes[0].volume} has {first[key]}; train a model on volumes that agree (choose `level`)."
-                )
 
 
 def open_part(job: LabelsJob, source: Manifest, layout: Layout, voxel_size_nm: tuple[float, float, float]) -> Part:
@@ -182,7 +167,7 @@ def optimise(training: Training, iterations: int, results: ModelResults) -> dict
         return curves.means(iterations // 10)
 
 
-def alarms(means: dict[str, float]) -> list[str]:
+def alarms(means: dict[str, float], pull_weight: float) -> list[str]:
     """Say what a user should know about how training ended."""
     found = []
     if "foreground" not in means:
@@ -190,7 +175,7 @@ def alarms(means: dict[str, float]) -> list[str]:
             "No patch held known background, so the foreground was not learnt. Annotate some background, or keep "
             "labels.shell_voxels above 0."
         )
-    if means.get("pull", 0.0) > 0.5:
+    if means.get("pull", 0.0) > 0.5 * pull_weight > 0:
         found.append("The embeddings of single objects stayed spread out (pull above 0.5): train longer.")
     return found
 

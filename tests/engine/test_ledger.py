@@ -60,6 +60,15 @@ def test_number_of_shards_may_change(tmp_path):
         assert ledger.done() == {0, 1, 2, 3}
 
 
+def test_blocks_that_were_overwritten_in_between_are_not_done(tmp_path):
+    """Settings A in three shards, B in one, then A in one again: nothing of the first A is on disk any more."""
+    for shard in range(3):
+        write(tmp_path, [2 * shard, 2 * shard + 1], identity="a", name=f"shard-{shard}")
+    write(tmp_path, range(6), identity="b")
+    with Ledger(tmp_path, "shard-0", "a") as ledger:
+        assert ledger.done() == set()
+
+
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
 def test_torn_tail_is_dropped(tmp_path, kept):
     write(tmp_path, range(3))
@@ -92,7 +101,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(LedgerError, match="another process is running this shard"):
+        with pytest.raises(LedgerError, match="another process is doing this work"):
             Ledger(tmp_path, "shard-0", "a")
     finally:
         holder.kill()

@@ -82,10 +82,11 @@ def test_a_change_of_grid_or_identity_reuses_nothing(tmp_path, blocks):
 
 
 def test_too_much_memory_is_refused_before_any_work(tmp_path, blocks):
-    with pytest.raises(ResourceError, match="2 workers need about 200 MiB"):
-        run(Note(tmp_path, megabytes=100), blocks, Execution("threads", 2, memory_mb=150))
+    with pytest.raises(ResourceError, match="needs about 101 MiB, 90 MiB are given"):
+        run(Note(tmp_path, megabytes=100), blocks, Execution("threads", 2, memory_mb=90))
     assert not calls(tmp_path)
-    assert run(Note(tmp_path, megabytes=100), blocks, Execution("serial", 1, memory_mb=150)).computed == 12
+    summary = run(Note(tmp_path, megabytes=100), blocks, Execution("threads", 2, memory_mb=150))
+    assert (summary.computed, summary.peak_memory_projected_mb) == (12, 101)
 
 
 def test_blocks_must_hold_whole_shards():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def test_coarse_axes_are_left_alone_until_voxels_are_isotropic():
     assert flat.kernels == ((1, 3, 3), (1, 3, 3))
     assert flat.halo[0] == 0
     assert plan().halo == (24, 24, 24)
-    assert NetworkPlan.from_dict(coarse.as_dict()) == coarse
+    assert NetworkPlan.from_dict(asdict(coarse)) == coarse
 
 
 @pytest.mark.parametrize("planned", [plan(), plan(levels=1), plan(levels=2), plan(COARSE_Z, levels=3)])

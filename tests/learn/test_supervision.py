@@ -110,3 +110,18 @@ def test_hash_is_uniform():
     assert abs(values.mean() - 0.5) < 0.02
     assert abs(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1]) < 0.05
     assert CUBE == 8
+
+
+def test_background_of_independent_images_is_drawn_in_each(tmp_path):
+    labels = np.zeros((9, 32, 32), np.uint32)
+    labels[:, 4:12, 4:12] = 1
+    labels[4] = 0
+    uri = store(tmp_path / "n.zarr", labels)
+    images = open_volume(uri, axes="nyx")
+    made = Supervision(
+        images, np.array([], np.uint64), Box.of_shape(labels.shape), None, None, False, 1.0, (0, 0, 0), 0
+    )
+    known = made.read(Box.of_shape(labels.shape)) == BACKGROUND
+    assert known[4].all()
+    assert not known[3, 2:14, 2:14].any()
+    assert known[3, 16:, 16:].all()

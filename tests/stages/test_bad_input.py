@@ -14,6 +14,7 @@ from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.errors import BlockError, CheckpointError, LabelsError, LedgerError, VolumeError, VolumeNotFoundError
 from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.stages.check import check_sources
 from spoco_blocks.stages.labels import run_labels
 from spoco_blocks.stages.plan import run_plan
 from spoco_blocks.stages.train import run_train
@@ -137,3 +138,15 @@ def test_check_reads_no_voxels_and_finds_what_does_not_fit(tree, tmp_path, capsy
     path.write_text(yaml.safe_dump(tree))
     assert cli.main(["check", str(path)]) == 1
     assert "same voxels" in capsys.readouterr().err
+
+
+def test_one_model_for_volumes_of_different_kinds(tree, tmp_path):
+    other = store(tmp_path / "coarse.zarr", balls()[0], voxel_size_nm=(1000.0, 500.0, 500.0))
+    tree["volumes"]["coarse"] = {"raw": {"uri": other}, "labels": tree["volumes"]["balls"]["labels"]}
+    tree["models"]["balls"]["volumes"] = ["balls", "coarse"]
+    with pytest.raises(VolumeError, match=r"cannot serve both volumes: balls has.*coarse has"):
+        check_sources(jobs.check_job(parse_settings(tree)))
+    tree["models"]["balls"]["volumes"] = ["balls"]
+    tree["segmentations"]["balls"]["volume"] = "coarse"
+    with pytest.raises(VolumeError, match=r"cannot serve both volumes"):
+        check_sources(jobs.check_job(parse_settings(tree)))

@@ -9,12 +9,15 @@ from phantoms import store
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import VolumeResults
+from spoco_blocks.grid import Box
+from spoco_blocks.settings.fingerprint import fingerprint
 from spoco_blocks.settings.jobs import LabelsJob
 from spoco_blocks.settings.sections import LabelSettings, Region, Source
 from spoco_blocks.stages import labels as stage
 from spoco_blocks.stages.labels import run_labels
+from spoco_blocks.volumes import open_volume
 
-SHAPE = (40, 50, 60)
+SHAPE = (40, 50, 70)
 
 
 @pytest.fixture
@@ -88,11 +91,25 @@ def test_nothing_outside_the_region_is_indexed(volume, tmp_path):
     assert list(manifest.result["region"][1]) == [40, 50, 20]
 
 
-def test_digest_follows_the_data(volume, tmp_path):
-    before, _ = run(volume, tmp_path / "a")
-    again, _ = run(volume, tmp_path / "b")
-    store(tmp_path / "raw.zarr2", volume[2] + 1)
-    other = (str(tmp_path / "raw.zarr2"), *volume[1:])
-    assert before.digest == again.digest
-    changed, _ = run(other, tmp_path / "c")
-    assert changed.digest != before.digest
+def test_labels_edited_in_place_are_indexed_again(volume, tmp_path):
+    _, labels_uri, _, labels = volume
+    job = LabelsJob(volume="v", raw=Source(uri=volume[0]), voxel_size_nm=None, labels=LabelSettings(uri=labels_uri))
+    results, before = VolumeResults(tmp_path / "r"), fingerprint(labels_uri)
+    first = run_labels(job, results, Execution(), before)
+    assert run_labels(job, results, Execution(), before).digest == first.digest
+    assert fingerprint(labels_uri) == before
+    edited = labels.copy()
+    edited[35:38, 45:48, 55:58] = 999
+    open_volume(labels_uri).write(Box.of_shape(SHAPE), edited)
+    assert fingerprint(labels_uri) != before
+    second = run_labels(job, results, Execution(), fingerprint(labels_uri))
+    assert (first.result["objects"], second.result["objects"]) == (12, 13)
+    assert second.digest != first.digest
+
+
+def test_fingerprint_of_a_file_and_of_nothing(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"1")
+    inside = fingerprint(str(tmp_path / "a.h5/raw"))
+    (tmp_path / "a.h5").write_bytes(b"12")
+    assert fingerprint(str(tmp_path / "a.h5/raw")) != inside
+    assert fingerprint(str(tmp_path / "none.zarr"), None) == fingerprint(str(tmp_path / "none.zarr"))

@@ -1,6 +1,7 @@
 # The configuration, validated before anything runs, and the functions that rules take their parameters from.
 from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.settings.fingerprint import fingerprint
 
 RESULTS = config.pop("results", "results")
 
@@ -27,6 +28,10 @@ wildcard_constraints:
 
 def results_folder(wildcards):
     return RESULTS
+
+
+def check_job(wildcards):
+    return jobs.canonical(jobs.check_job(SETTINGS))
 
 
 def labels_job(wildcards):
@@ -58,14 +63,28 @@ def shards_of(stage):
     return [f"{SEGMENTATION}/{stage}/shard-{shard}.json" for shard in range(SHARDS)]
 
 
-def example_data(wildcards):
-    """Bring example data here when the configuration names it."""
-    uri = SETTINGS.volumes[wildcards.volume].raw.uri
-    return (
-        ["data/lightsheet_nuclei.fetched"]
-        if uri.startswith("data/lightsheet_nuclei.zarr")
-        else []
+def example_data(wildcards=None):
+    """Example data to bring here first, when the configuration names it."""
+    named = any(
+        volume.raw.uri.startswith("data/lightsheet_nuclei.zarr")
+        for volume in SETTINGS.volumes.values()
     )
+    return ["data/lightsheet_nuclei.fetched"] if named else []
+
+
+def labels_content(wildcards):
+    """Changes when labels or masks were edited in place; example data never are, and may not be here yet."""
+    labels = SETTINGS.volumes[wildcards.volume].labels
+    if labels is None or example_data():
+        return "fixed"
+    masks = [mask.uri if mask else None for mask in (labels.background, labels.ignore)]
+    return fingerprint(labels.uri, *masks)
+
+
+def truth_content(wildcards):
+    """Changes when the truth was edited in place."""
+    truth = SETTINGS.volumes[volume_of(wildcards.segmentation)].truth
+    return "fixed" if truth is None or example_data() else fingerprint(truth.uri)
 
 
 def annotated_volumes(wildcards):

@@ -16,6 +16,7 @@ rule evaluate:
     params:
         results=results_folder,
         job=stage_job("evaluate"),
+        content=truth_content,
     shell:
-        "spoco-blocks evaluate {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
+        "spoco-blocks evaluate {params.job:q} --results {params.results} --content {params.content} --workers {threads} --memory-mb {resources.mem_mb}"
         " --executor {resources.executor} 2>> {log}"

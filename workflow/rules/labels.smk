@@ -1,6 +1,26 @@
-rule labels:
+# Everything waits for the check, but not for when it was done.
+rule check:
     input:
         example_data,
+    output:
+        f"{RESULTS}/check.json",
+    log:
+        "logs/check.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        results=results_folder,
+        job=check_job,
+    shell:
+        "spoco-blocks check {params.job:q} --results {params.results} 2>> {log}"
+
+
+rule labels:
+    input:
+        ancient(f"{RESULTS}/check.json"),
     output:
         f"{VOLUME}/labels.json",
     log:
@@ -15,6 +35,7 @@ rule labels:
     params:
         results=results_folder,
         job=labels_job,
+        content=labels_content,
     shell:
-        "spoco-blocks labels {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
-        " --executor {resources.executor} 2>> {log}"
+        "spoco-blocks labels {params.job:q} --results {params.results} --content {params.content} --workers {threads}"
+        " --memory-mb {resources.mem_mb} --executor {resources.executor} 2>> {log}"

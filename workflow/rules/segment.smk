@@ -40,7 +40,7 @@ rule embed:
         shards=SHARDS,
     shell:
         "spoco-blocks embed {params.job:q} --results {params.results} --shard {wildcards.shard} --shards {params.shards}"
-        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} 2>> {log}"
+        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} 2> >(tee -a {log} >&2)"
 
 
 rule calibrate:

@@ -15,4 +15,4 @@ rule train:
         results=results_folder,
         job=train_job,
     shell:
-        "spoco-blocks train {params.job:q} --results {params.results} --workers {threads} 2>> {log}"
+        "spoco-blocks train {params.job:q} --results {params.results} --workers {threads} 2> >(tee -a {log} >&2)"

@@ -1,0 +1,58 @@
+"""Locks that die with their process: whoever is killed leaves nothing to clean up."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from spoco_blocks.errors import LedgerError
+
+# Long enough for a process that is just letting go, or being killed.
+PATIENCE_S = 5.0
+
+
+def acquire(path: Path, patience_s: float = PATIENCE_S) -> BinaryIO:
+    """Take a lock; closing the file gives it back.
+
+    Parameters
+    ----------
+    path : Path
+        A file that is used for nothing else: a POSIX lock is lost when any descriptor of its file is closed.
+    patience_s : float
+        How long to wait for another process, in seconds.
+
+    Raises
+    ------
+    LedgerError
+        When another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience_s
+    while True:
+        file = path.open("wb")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            if time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            raise LedgerError(
+                f"{path} is held: another process is doing this work, perhaps one that outlived a stopped run. Wait "
+                "for it, or stop it (what it finished is kept), and start again."
+            ) from None
+        return file
+
+
+@contextmanager
+def held(path: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """Hold a lock for the length of a block."""
+    file = acquire(path, patience_s)
+    try:
+        yield
+    finally:
+        file.close()
