@@ -111,7 +111,7 @@ def find_threshold(
     if not len(gradients):
         raise VolumeError(
             f"no foreground in {len(chosen)} regions of {grid.block_shape} voxels drawn all over the volume "
-            f"(probability above {task.source.threshold}); look at the foreground in {results.root} and at the learning "
+            f"(probability above {task.source.threshold}); look at {results.root} and at the learning "
             "curves, lower foreground_threshold, or train on more objects."
         )
     return task.method.gradient_threshold(gradients)
