@@ -38,7 +38,8 @@ def turn(
             quarter_turns = quarter_turns if square else quarter_turns // 2 * 2
             raw = np.rot90(raw, quarter_turns, (first + 1, second + 1))
             labels = np.rot90(labels, quarter_turns, (first, second))
-    return np.ascontiguousarray(raw), np.ascontiguousarray(labels)
+    # Not ascontiguousarray: it keeps the negative stride of a flipped axis of length 1, which torch refuses.
+    return raw.copy(), labels.copy()
 
 
 def change_intensity(raw: Tensor, rng: np.random.Generator, generator: torch.Generator) -> Tensor:

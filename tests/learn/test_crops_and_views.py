@@ -61,20 +61,21 @@ def test_patches_fit_strides_region_and_objects():
 
 
 @pytest.mark.parametrize("isotropic", [(True, True, True), (False, True, True)])
-def test_turning_keeps_raw_and_labels_together(isotropic):
+@pytest.mark.parametrize("depth", [4, 1])
+def test_turning_keeps_raw_and_labels_together(isotropic, depth):
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 5, (4, 6, 6)).astype(np.int32)
+    labels = rng.integers(0, 5, (depth, 6, 6)).astype(np.int32)
     raw = labels[None].astype(np.float32)
     seen = set()
     for _ in range(40):
         turned_raw, turned = turn(raw, labels, isotropic, rng)
-        np.testing.assert_array_equal(turned_raw[0], turned)
+        np.testing.assert_array_equal(torch.from_numpy(turned_raw)[0], torch.from_numpy(turned))
         assert turned.shape == labels.shape
         assert sorted(turned.ravel()) == sorted(labels.ravel())
         seen.add(turned.tobytes())
         if not isotropic[0]:
             assert {tuple(sorted(s.ravel())) for s in turned} == {tuple(sorted(s.ravel())) for s in labels}
-    assert len(seen) > 8
+    assert len(seen) >= 8
 
 
 def test_intensity_changes_are_drawn_for_each_view():
