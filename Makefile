@@ -41,6 +41,7 @@ test: check
 
 bench: setup
 	python -m bench clustering
+	python -m bench demo
 
 clean:
 	rm -rf .venv results logs .snakemake .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info
