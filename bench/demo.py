@@ -52,7 +52,10 @@ def workflow(folder: Path, name: str, **changes: Any) -> Path:
     config.write_text(yaml.safe_dump(tree))
     command = ["snakemake", "--profile", "profiles/default", "--configfile", str(config), "--quiet", "all"]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run([*command, "--config", f"results={folder / name}"], cwd=ROOT, env=environment, check=True)
+    command += ["--config", f"results={folder / name}"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"the workflow failed:\n{result.stdout}{result.stderr}")
     return folder / name / "segmentations/demo"
 
 
