@@ -135,7 +135,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; errors that a user can act on are printed without a traceback."""
     args = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("distributed").setLevel(logging.WARNING)
     try:
         args.command(args)
     except SpocoBlocksError as error:

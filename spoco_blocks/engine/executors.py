@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ def _dask(function: Callable[[int], Any], items: Sequence[int], workers: int) ->
     import dask
     from distributed import Client, LocalCluster, as_completed
 
+    # Importing it sets its level to INFO: a dozen lines for each cluster that starts and ends.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     # The projection of the runner bounds memory; Dask's own limit would pause workers on what zarr and torch cache.
     options = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "memory_limit": 0}
     with (
