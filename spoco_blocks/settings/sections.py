@@ -224,7 +224,7 @@ class SegmentationSettings(Section):
     """The model to use."""
     foreground_threshold: Fraction = 0.4
     """Voxels whose foreground probability is above this belong to objects. Training weighs both classes alike, however
-    rare one is, so 0.5 is not special; on the demo's training half 0.4 gives the better masks."""
+    rare one is, so 0.5 is not special; on the demo 0.4 gives the better masks."""
     blocks: BlockSettings = BlockSettings()
     """How the volume is cut."""
     clustering: ClusteringSettings = Modes()

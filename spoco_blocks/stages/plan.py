@@ -18,13 +18,13 @@ from spoco_blocks.grid import BlockGrid, Triple, triple
 from spoco_blocks.learn.checkpoint import Checkpoint, load_checkpoint, weights_digest
 from spoco_blocks.learn.network import ISOTROPY
 from spoco_blocks.settings.jobs import PlanJob, digest
+from spoco_blocks.stages.check import VOXEL_SIZE_TOLERANCE
 from spoco_blocks.volumes import Volume, create_ome_zarr, create_zarr, open_volume
 
 VERSION = 1
 CHUNK_EDGE = 64
 REGION_EDGE = 64
 COARSEST_EDGE = 64
-VOXEL_SIZE_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)

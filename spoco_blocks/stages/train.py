@@ -48,6 +48,40 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
     sources = [Manifest.read(layout.volume(volume.volume).manifest) for volume in job.volumes]
     inputs = {f"labels/{v.volume}": s.digest for v, s in zip(job.volumes, sources, strict=True)}
     watch = Stopwatch("train", digest("train", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    training, scale_nm, length_nm = prepare(job, sources, layout, threads)
+    plan, precision = training.f.plan, "bfloat16" if training.bfloat16 else "float32"
+    log.info("patch %s, coordinates over %s nm, halo %s, %s", training.patch, scale_nm, plan.halo, precision)
+    final = optimise(training, job.training.iterations, results)
+    checkpoint = Checkpoint(
+        plan=plan,
+        voxel_size_nm=triple_of_floats(sources[0].result["voxel_size_nm"]),
+        planar=sources[0].result["planar"],
+        coordinate_scale_nm=scale_nm,
+        iterations=job.training.iterations,
+        settings=job.model_dump(mode="json"),
+        weights={name: tensor.cpu() for name, tensor in training.f.state_dict().items()},
+        weights_ema={name: tensor.cpu() for name, tensor in training.g.state_dict().items()},
+    )
+    checkpoint.save(results.checkpoint)
+    result = {
+        "job": job.model_dump(mode="json"),
+        "patch": training.patch,
+        "halo": plan.halo,
+        "stride": plan.stride,
+        "coordinate_scale_nm": scale_nm,
+        "object_length_nm": length_nm,
+        "precision": precision,
+        "device": training.device,
+        "final": final,
+        "warnings": alarms(final, job.training.loss.pull),
+    }
+    return watch.finish(results.manifest, result, weights_digest(checkpoint))
+
+
+def prepare(
+    job: TrainJob, sources: list[Manifest], layout: Layout, threads: int
+) -> tuple[Training, float | None, float]:
+    """Plan network and patch; give the training, the coordinates' scale and the objects' length, both in nm."""
     first = sources[0].result
     planar, voxel_size_nm = first["planar"], triple_of_floats(first["voxel_size_nm"])
     plan = plan_network(
@@ -75,37 +109,8 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
     patch = triple(
         min(extents) for extents in zip(*(fit_patch(wanted, plan.stride, part.training) for part in parts), strict=True)
     )
-    device = choose_device(threads)
-    training = Training(parts, plan, objective, patch, job.training, device)
-    log.info(
-        "patch %s, coordinates over %s nm, halo %s, %s in %s",
-        patch, scale_nm, plan.halo, device, "bfloat16" if training.bfloat16 else "float32",
-    )  # fmt: skip
-    final = optimise(training, job.training.iterations, results)
-    checkpoint = Checkpoint(
-        plan=plan,
-        voxel_size_nm=voxel_size_nm,
-        planar=planar,
-        coordinate_scale_nm=scale_nm,
-        iterations=job.training.iterations,
-        settings=job.model_dump(mode="json"),
-        weights={name: tensor.cpu() for name, tensor in training.f.state_dict().items()},
-        weights_ema={name: tensor.cpu() for name, tensor in training.g.state_dict().items()},
-    )
-    checkpoint.save(results.checkpoint)
-    result = {
-        "job": job.model_dump(mode="json"),
-        "patch": patch,
-        "halo": plan.halo,
-        "stride": plan.stride,
-        "coordinate_scale_nm": scale_nm,
-        "object_length_nm": length_nm,
-        "precision": "bfloat16" if training.bfloat16 else "float32",
-        "device": device,
-        "final": final,
-        "warnings": alarms(final, job.training.loss.pull),
-    }
-    return watch.finish(results.manifest, result, weights_digest(checkpoint))
+    training = Training(parts, plan, objective, patch, job.training, choose_device(threads))
+    return training, scale_nm, length_nm
 
 
 def open_part(job: LabelsJob, source: Manifest, layout: Layout, voxel_size_nm: tuple[float, float, float]) -> Part:
