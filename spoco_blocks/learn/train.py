@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from spoco_blocks.errors import TrainingError
 from spoco_blocks.grid import Box, Triple
 from spoco_blocks.learn.crops import TrainingVolume, fit_patch
+from spoco_blocks.learn.intensity_views import change_intensity
 from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.objective import Objective
-from spoco_blocks.learn.views import change_intensity, turn
+from spoco_blocks.learn.views import isotropic_axes, turn, warp
 from spoco_blocks.settings.sections import TrainingSettings
 
 # Part of the run before the consistency term sets in: at first g is noise.
@@ -42,12 +43,15 @@ class Part:
         Where validation crops come from; None when there are too few objects to spare any.
     isotropic : tuple of bool
         Axes that share the finest voxel size.
+    voxel_size_nm : tuple of float
+        Extent of a voxel along z, y, x in nm.
     """
 
     volume: TrainingVolume
     training: Box
     validation: Box | None
     isotropic: tuple[bool, bool, bool]
+    voxel_size_nm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 class Training:
@@ -80,6 +84,8 @@ class Training:
     ) -> None:
         self.parts, self.objective, self.patch = parts, objective, patch
         self.settings, self.device = settings, device
+        self.voxel_size_nm, self.planar = parts[0].voxel_size_nm, parts[0].volume.raw.meta.independent_images
+        self.sections = not (self.planar or isotropic_axes(self.voxel_size_nm, self.planar)[0])
         torch.manual_seed(settings.seed)
         self.rng = np.random.default_rng(settings.seed)
         self.generator = torch.Generator().manual_seed(settings.seed)
@@ -106,14 +112,15 @@ class Training:
         """
         self.f.train()
         drawn = [self._draw() for _ in range(self.settings.batch)]
-        labels = [torch.from_numpy(lab.astype(np.int64)).to(self.device) for _, lab in drawn]
-        raws = [torch.from_numpy(raw).to(self.device) for raw, _ in drawn]
-        output = self._forward(self.f, self._views(raws))
+        labels = torch.stack([torch.from_numpy(lab.astype(np.int64)) for _, lab in drawn]).to(self.device)
+        raw = torch.stack([torch.from_numpy(raw) for raw, _ in drawn]).to(self.device)
+        raw, labels = warp(raw, labels, self.settings.views, self.voxel_size_nm, self.planar, self.generator)
+        output = self._forward(self.f, self._view(raw))
         output_g = None
         if self.settings.loss.consistency and self.iteration >= WARM_UP * self.settings.iterations:
             self.g.train()  # both views are normalised alike, by the statistics of their own patch
             with torch.no_grad():
-                output_g = self._forward(self.g, self._views(raws))
+                output_g = self._forward(self.g, self._view(raw))
         terms = self._mean_terms(output, output_g, labels)
         norm = self._descend(terms)
         self._average()
@@ -145,14 +152,14 @@ class Training:
         box = part.volume.draw(self.patch, self.settings.object_patch_fraction, self.rng, part.training)
         return turn(*part.volume.read(box), part.isotropic, self.rng)
 
-    def _views(self, raws: list[Tensor]) -> Tensor:
-        return torch.stack([change_intensity(raw, self.rng, self.generator) for raw in raws])
+    def _view(self, raw: Tensor) -> Tensor:
+        return change_intensity(raw, self.settings.views, self.sections, self.generator)
 
     def _forward(self, network: nn.Module, x: Tensor) -> Tensor:
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bfloat16):
             return network(x)  # type: ignore[no-any-return]
 
-    def _mean_terms(self, output: Tensor, output_g: Tensor | None, labels: list[Tensor]) -> dict[str, Tensor]:
+    def _mean_terms(self, output: Tensor, output_g: Tensor | None, labels: Tensor) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         for index, lab in enumerate(labels):
             other = None if output_g is None else output_g[index]

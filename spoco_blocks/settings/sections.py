@@ -7,23 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from spoco_blocks.clustering import Hdbscan, MeanShift, Modes
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
-LengthsNm = tuple[Positive, Positive, Positive]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+from spoco_blocks.settings.section import (
+    Count,
+    CountOrZero,
+    Fraction,
+    LengthsNm,
+    Name,
+    NotNegative,
+    Positive,
+    Section,
+)
+from spoco_blocks.settings.views import ViewSettings
 
 
 class Region(Section):
@@ -167,6 +164,8 @@ class TrainingSettings(Section):
     """auto = bfloat16 on a GPU that has it; on a CPU time both at the start and take the quicker."""
     loss: LossSettings = LossSettings()
     """Weights and margins."""
+    views: ViewSettings = ViewSettings()
+    """How patches are varied."""
 
 
 class ModelSettings(Section):

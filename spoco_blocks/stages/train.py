@@ -147,7 +147,7 @@ def open_part(job: LabelsJob, source: Manifest, layout: Layout, voxel_size_nm: t
         anchors={int(i): positions[(owner == i) & inside] for i in np.unique(owner[inside])},
     )
     validation = None if result["validation"] is None else box_of(result["validation"])
-    return Part(volume, training, validation, isotropic)
+    return Part(volume, training, validation, isotropic, voxel_size_nm)
 
 
 def optimise(training: Training, iterations: int, results: ModelResults) -> dict[str, float]:

@@ -1,10 +1,9 @@
-"""Crops are read as the volume has them; views change intensity and turn labels along."""
+"""Crops are read as the volume has them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from phantoms import balls, store
 
 from spoco_blocks.errors import LabelsError
@@ -13,7 +12,6 @@ from spoco_blocks.learn import crops
 from spoco_blocks.learn.crops import TrainingVolume, choose_patch, fit_patch
 from spoco_blocks.learn.intensity import Normalisation
 from spoco_blocks.learn.supervision import Supervision
-from spoco_blocks.learn.views import change_intensity, turn
 from spoco_blocks.volumes import open_volume
 
 
@@ -58,34 +56,6 @@ def test_patches_fit_strides_region_and_objects():
     deep = choose_patch(600, (50, 5, 5), planar=False)
     assert deep[1] == deep[2] >= 5 * deep[0]
     assert choose_patch(100, (5, 5, 5), planar=True)[0] == 1
-
-
-@pytest.mark.parametrize("isotropic", [(True, True, True), (False, True, True)])
-@pytest.mark.parametrize("depth", [4, 1])
-def test_turning_keeps_raw_and_labels_together(isotropic, depth):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 5, (depth, 6, 6)).astype(np.int32)
-    raw = labels[None].astype(np.float32)
-    seen = set()
-    for _ in range(40):
-        turned_raw, turned = turn(raw, labels, isotropic, rng)
-        np.testing.assert_array_equal(torch.from_numpy(turned_raw)[0], torch.from_numpy(turned))
-        assert turned.shape == labels.shape
-        assert sorted(turned.ravel()) == sorted(labels.ravel())
-        seen.add(turned.tobytes())
-        if not isotropic[0]:
-            assert {tuple(sorted(s.ravel())) for s in turned} == {tuple(sorted(s.ravel())) for s in labels}
-    assert len(seen) >= 8
-
-
-def test_intensity_changes_are_drawn_for_each_view():
-    raw, rng, generator = torch.randn(2, 4, 8, 8), np.random.default_rng(0), torch.Generator().manual_seed(0)
-    views = [change_intensity(raw, rng, generator) for _ in range(8)]
-    assert all(view.shape == raw.shape for view in views)
-    assert len({round(float(view.mean()), 6) for view in views}) == 8
-    correlations = [float(torch.corrcoef(torch.stack([raw.ravel(), view.ravel()]))[0, 1]) for view in views]
-    assert max(correlations) > 0.99
-    assert all(value > 0.3 for value in correlations)
 
 
 def test_normalisation_is_per_channel():
