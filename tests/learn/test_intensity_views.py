@@ -98,6 +98,8 @@ def test_contrast_keeps_the_mean_of_each_channel():
     torch.testing.assert_close(ratios[:, 0], ratios[:, 1])
     assert 0.5 <= ratios.min() < 0.6
     assert 1.4 < ratios.max() <= 1.5001
+    both, gain = (change_intensity(raw, only(gain=0.25, contrast=c), False, seeded()) for c in (0.5, 0))
+    torch.testing.assert_close(both.mean((2, 3, 4)), gain.mean((2, 3, 4)), atol=1e-4, rtol=0)
     assert 60 < ((ratios[:, 0] - 1).abs() < 1e-5).sum() < 140
 
 

@@ -176,6 +176,14 @@ def test_the_basis_is_that_of_a_cubic_b_spline(step):
     np.testing.assert_allclose(basis, oracle, atol=1e-5)
 
 
+def test_a_coarse_axis_in_the_plane_stays_too():
+    labels = torch.arange(6).expand(1, 12, 12, 6).contiguous()
+    raw = labels[:, None].float()
+    warped, moved = warp(raw, labels, STRONG, (1, 1, 4), False, seeded())
+    torch.testing.assert_close(warped, raw, atol=1e-4, rtol=0)
+    assert ((moved == labels) | (moved == IGNORE)).all()
+
+
 @settings(max_examples=25, deadline=None)
 @given(seeds, st.sampled_from([(1.0, 1.0, 1.0), (1.4, 1.0, 1.2)]))
 def test_elastic_displacement_is_bounded_in_nm_and_never_folds(seed, voxel_size):
@@ -187,6 +195,13 @@ def test_elastic_displacement_is_bounded_in_nm_and_never_folds(seed, voxel_size)
     slopes = torch.stack([torch.stack(torch.gradient(part, spacing=voxel_size)) for part in physical])
     jacobian = torch.eye(3) + slopes.permute(2, 3, 4, 0, 1)
     assert torch.linalg.det(jacobian).min() > 0
+
+
+def test_elastic_displacement_is_alike_along_all_axes():
+    spacing = torch.tensor([1.4, 1.0, 1.0])
+    moved = views._draw_displacement(60, STRONG, spacing, (15, 20, 20), seeded(), torch.device("cpu"))
+    physical = (moved * spacing.view(3, 1, 1, 1)).std((0, 2, 3, 4))
+    torch.testing.assert_close(physical, physical.mean().expand(3), rtol=0.1, atol=0)
 
 
 def test_a_displacement_that_folds_is_refused():
