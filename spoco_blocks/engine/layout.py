@@ -88,7 +88,7 @@ class SegmentationResults:
 
     @property
     def affinities(self) -> Path:
-        """Array (o, z, y, x) uint8: probability of one object for each offset, 255 = 1; only of models that predict it."""
+        """Array (o, z, y, x) uint8: probability of one object for each offset, 255 = 1; where the model predicts it."""
         return self.root / "affinities.zarr"
 
     @property

@@ -209,8 +209,8 @@ class StitchingSettings(Section):
     distinct_distance: Positive = 2.0
     """Fragments that one block saw touching, farther apart than this, are never fused through a chain of others."""
     min_overlap: Fraction = 0.5
-    """Only for kinds whose labels are final objects (mutex, mean_shift, hdbscan): objects of neighbouring blocks are one
-    when they share this part of the smaller one's section, where both blocks see the same voxels."""
+    """Only for kinds that give final objects (mutex, mean_shift, hdbscan): objects of neighbouring blocks are one when
+    they share this part of the smaller one's section, where both blocks see the same voxels."""
     small_voxels: CountOrZero = 100
     """Segments under this size join their most similar neighbour."""
     small_distance: Positive = 3.0

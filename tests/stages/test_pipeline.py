@@ -12,6 +12,7 @@ from oracles import adjusted_rand_index
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.manifest import Manifest
+from spoco_blocks.errors import GridError
 from spoco_blocks.grid import Box
 from spoco_blocks.kernels.downsample import downsample_mode
 from spoco_blocks.learn.checkpoint import load_checkpoint
