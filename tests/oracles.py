@@ -138,3 +138,30 @@ def agglomerated(pairs, contacts, distinct, voxels, sums, merge_distance, small_
     for root, members in clusters.items():
         roots[members] = root
     return roots
+
+
+def mutex_partition(affinities, offsets, attractive, mask):
+    """Mutex watershed with sets: every edge in order, clusters and exclusions as plain Python sets."""
+    edges = []
+    for o, offset in enumerate(offsets):
+        for start in np.ndindex(mask.shape):
+            end = tuple(int(a + b) for a, b in zip(start, offset, strict=True))
+            if all(0 <= e < n for e, n in zip(end, mask.shape, strict=True)) and mask[start] and mask[end]:
+                affinity = int(affinities[(o, *start)])
+                edges.append((255 - affinity if o < attractive else affinity, o, start, end))
+    cluster = {place: {place} for place in np.ndindex(mask.shape) if mask[place]}
+    apart = set()
+    for _, o, start, end in sorted(edges):
+        a, b = cluster[start], cluster[end]
+        if a is b or any((p, q) in apart for p in a for q in b):
+            continue
+        if o >= attractive:
+            apart |= {(start, end), (end, start)}
+        else:
+            a |= b
+            for place in b:
+                cluster[place] = a
+    labels, number = np.zeros(mask.shape, np.uint32), {}
+    for place in sorted(cluster):
+        labels[place] = number.setdefault(id(cluster[place]), len(number) + 1)
+    return labels

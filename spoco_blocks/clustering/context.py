@@ -1,4 +1,4 @@
-"""What is decided once per volume, so that all blocks agree on it."""
+"""What a method is given beside embeddings and foreground."""
 
 from __future__ import annotations
 
@@ -9,8 +9,27 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
+class Affinities:
+    """Whether voxels at fixed offsets from each other belong to one object.
+
+    Attributes
+    ----------
+    values : ndarray of uint8, shape (o, z, y, x)
+        Probabilities, 255 = 1.
+    offsets : ndarray of int64, shape (o, 3)
+        Offsets from each voxel to its partner, z, y, x; direct neighbours first.
+    neighbours : int
+        How many of them are direct neighbours.
+    """
+
+    values: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    neighbours: int
+
+
+@dataclass(frozen=True, eq=False)
 class Context:
-    """Volume-wide decisions that a method is given; what is None it decides on the array itself.
+    """Volume-wide decisions that a method is given, so that all blocks agree; what is None it decides by itself.
 
     Attributes
     ----------
@@ -18,10 +37,13 @@ class Context:
         Bound on the embedding gradient of core voxels.
     modes : ndarray of float32, shape (k, c), or None
         Modes of the embedding's density, in the coordinates of the array that is clustered.
+    affinities : Affinities or None
+        Of the array that is clustered; None when the network predicts none, or the method needs none.
     seed : int
         Seed of every draw that is left to the method.
     """
 
     gradient_threshold: float | None = None
     modes: NDArray[np.float32] | None = None
+    affinities: Affinities | None = None
     seed: int = 0

@@ -87,6 +87,11 @@ class SegmentationResults:
         return self.root / "foreground.zarr"
 
     @property
+    def affinities(self) -> Path:
+        """Array (o, z, y, x) uint8: probability of one object for each offset, 255 = 1; where the model predicts it."""
+        return self.root / "affinities.zarr"
+
+    @property
     def fragments(self) -> Path:
         """Array (z, y, x) uint32: fragments, numbered from 1 within each block."""
         return self.root / "fragments.zarr"

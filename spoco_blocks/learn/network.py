@@ -14,6 +14,8 @@ from spoco_blocks.grid import Triple, triple
 
 # Voxels count as isotropic while no axis is coarser than the finest by more than this.
 ISOTROPY = 1.5
+# Voxels between the distant voxels that the affinity head compares.
+REACHES = (3, 9)
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class NetworkPlan:
         Channels of the raw data.
     embedding_channels : int
         Channels of the embedding; one more output is the foreground logit.
+    offsets : tuple of tuple of int
+        Offsets (z, y, x) to the voxels with which the affinity head compares each voxel, direct neighbours first; one
+        more output for each. Empty = no such head.
     widths : tuple of int
         Channels of each level, finest first.
     kernels : tuple of tuple of int
@@ -36,9 +41,20 @@ class NetworkPlan:
 
     in_channels: int
     embedding_channels: int
+    offsets: tuple[Triple, ...]
     widths: tuple[int, ...]
     kernels: tuple[Triple, ...]
     pools: tuple[Triple, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Output channels: the embedding, the foreground logit, one affinity logit for each offset."""
+        return self.embedding_channels + 1 + len(self.offsets)
+
+    @property
+    def neighbours(self) -> int:
+        """How many of the offsets are direct neighbours; they come first."""
+        return sum(sum(map(abs, offset)) == 1 for offset in self.offsets)
 
     @property
     def stride(self) -> Triple:
@@ -72,6 +88,7 @@ class NetworkPlan:
         return cls(
             in_channels=int(data["in_channels"]),
             embedding_channels=int(data["embedding_channels"]),
+            offsets=tuple(triple(o) for o in data["offsets"]),
             widths=tuple(int(w) for w in data["widths"]),
             kernels=tuple(triple(k) for k in data["kernels"]),
             pools=tuple(triple(p) for p in data["pools"]),
@@ -85,6 +102,7 @@ def plan_network(
     embedding_channels: int,
     width: int,
     levels: int,
+    affinities: bool,
     planar: bool,
 ) -> NetworkPlan:
     """Choose kernels and pooling from the voxel size, so that the deepest level sees isotropic voxels.
@@ -95,6 +113,8 @@ def plan_network(
         Voxel size along z, y, x in nm.
     in_channels, embedding_channels, width, levels : int
         See `NetworkSettings`.
+    affinities : bool
+        Whether to have an affinity head.
     planar : bool
         2D data: the first axis is never convolved nor pooled.
     """
@@ -109,10 +129,32 @@ def plan_network(
     return NetworkPlan(
         in_channels=in_channels,
         embedding_channels=embedding_channels,
+        offsets=plan_offsets(kernels[0], planar) if affinities else (),
         widths=tuple(width * 2**level for level in range(levels)),
         kernels=tuple(kernels),
         pools=tuple(pools[:-1]),
     )
+
+
+def plan_offsets(kernel: Triple, planar: bool) -> tuple[Triple, ...]:
+    """Choose the pairs of voxels that the affinity head compares.
+
+    Parameters
+    ----------
+    kernel : tuple of int
+        Kernel of the finest level: 1 along axes whose voxels are coarse.
+    planar : bool
+        2D data: there is nothing to compare along the first axis.
+
+    Notes
+    -----
+    Direct neighbours tell where objects hold together, distant voxels where they do not: a gap in a border is narrower
+    than `REACHES`. Across coarse sections the next voxel is distant already.
+    """
+    axes = [axis for axis in range(3) if not (planar and axis == 0)]
+    near = [triple(int(a == axis) for a in range(3)) for axis in axes]
+    far = [triple(reach * (a == axis) for a in range(3)) for reach in REACHES for axis in axes if kernel[axis] > 1]
+    return (*near, *far)
 
 
 class _Residual(nn.Module):
@@ -132,7 +174,7 @@ class _Residual(nn.Module):
 
 
 class EmbeddingNetwork(nn.Module):
-    """Maps raw voxels to embeddings and a foreground logit.
+    """Maps raw voxels to embeddings, a foreground logit and affinity logits.
 
     Parameters
     ----------
@@ -154,10 +196,10 @@ class EmbeddingNetwork(nn.Module):
             _Residual(plan.widths[level] + plan.widths[level + 1], plan.widths[level], plan.kernels[level])
             for level in range(len(plan.pools))
         )
-        self.head = nn.Conv3d(plan.widths[0], plan.embedding_channels + 1, 1)
+        self.head = nn.Conv3d(plan.widths[0], plan.outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (n, channels, z, y, x), a multiple of the stride, to (n, embedding_channels + 1, z, y, x)."""
+        """Map (n, channels, z, y, x), a multiple of the stride, to (n, plan.outputs, z, y, x)."""
         skips = []
         for level, stage in enumerate(self.down):
             x = stage(x)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spoco_blocks.grid import Triple
 from spoco_blocks.learn import losses
+from spoco_blocks.learn.affinities import affinity_loss
 from spoco_blocks.learn.losses import IGNORE, UNLABELLED, Objects
 from spoco_blocks.settings.sections import LossSettings
 
@@ -27,11 +29,14 @@ class Objective:
         Voxels (z, y, x) over which position adds 1 to the first three channels; None = no coordinates.
     push_radius : tuple of float or None
         Objects whose boxes are farther apart than this (voxels, z, y, x) are not pushed; None = all are.
+    offsets : tuple of tuple of int
+        Offsets of the network's affinity head.
     """
 
     settings: LossSettings
     coordinate_scale: tuple[float, float, float] | None
     push_radius: tuple[float, float, float] | None
+    offsets: tuple[Triple, ...] = ()
 
     def __call__(
         self, output: Tensor, output_g: Tensor | None, labels: Tensor, generator: torch.Generator
@@ -41,7 +46,7 @@ class Objective:
         Parameters
         ----------
         output : Tensor
-            (embedding_channels + 1, z, y, x), what f gives.
+            (embedding_channels + 1 + offsets, z, y, x), what f gives.
         output_g : Tensor or None
             The same of g for another view; None leaves the consistency term out.
         labels : Tensor
@@ -51,21 +56,25 @@ class Objective:
         """
         loss = self.settings
         shape = labels.shape
-        plain = output[:-1].float().flatten(1).t()
+        channels = len(output) - 1 - len(self.offsets)
+        plain = output[:channels].float().flatten(1).t()
         embeddings = self._positioned(plain, shape)
         flat = labels.reshape(-1)
         ignored = flat == IGNORE
         unlabelled = torch.nonzero(flat == UNLABELLED)[:, 0]
         terms = self._object_terms(plain, embeddings, labels, unlabelled, ignored)
         if output_g is not None and loss.consistency and len(unlabelled) > ENOUGH_UNLABELLED * len(flat):
-            other = self._positioned(output_g[:-1].float().flatten(1).t(), shape)
+            other = self._positioned(output_g[:channels].float().flatten(1).t(), shape)
             anchors = losses.draw_anchors(other, unlabelled, loss.consistency_anchors, loss.delta_var, generator)
             terms["consistency"] = loss.consistency * losses.consistency(
                 embeddings, other, anchors, losses.softness(loss), ignored
             )
-        foreground = losses.foreground(output[-1].float().reshape(-1), flat)
+        foreground = losses.foreground(output[channels].float().reshape(-1), flat)
         if foreground is not None:
             terms["foreground"] = loss.foreground * foreground
+        affinities = affinity_loss(output[channels + 1 :], labels, self.offsets)
+        if affinities is not None:
+            terms["affinity"] = loss.affinity * affinities
         return terms
 
     def _object_terms(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,11 +11,30 @@ from numpy.typing import NDArray
 from spoco_blocks.learn.network import EmbeddingNetwork
 
 
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network says of an array.
+
+    Attributes
+    ----------
+    embeddings : (e, z, y, x) float32
+        Without coordinates.
+    foreground : (z, y, x) float32
+        Probability.
+    affinities : (o, z, y, x) float32
+        Probability of belonging together with the voxel at each of the plan's offsets.
+    """
+
+    embeddings: NDArray[np.float32]
+    foreground: NDArray[np.float32]
+    affinities: NDArray[np.float32]
+
+
 @torch.inference_mode()
 def predict(
     network: EmbeddingNetwork, raw: NDArray[np.float32], *, device: str = "cpu", bfloat16: bool = False
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Predict embeddings and foreground probability.
+) -> Prediction:
+    """Predict embeddings, foreground and affinities.
 
     Parameters
     ----------
@@ -28,10 +49,8 @@ def predict(
 
     Returns
     -------
-    embeddings : (e, z, y, x) float32
-        Without coordinates.
-    foreground : (z, y, x) float32
-        Probability.
+    Prediction
+        Of the shape of `raw`.
 
     Notes
     -----
@@ -45,4 +64,6 @@ def predict(
     with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16):
         output = network(torch.from_numpy(padded)[None].to(device))[0].float()
     kept = output[(slice(None), *(slice(0, size) for size in extent))]
-    return kept[:-1].cpu().numpy(), torch.sigmoid(kept[-1]).cpu().numpy()
+    channels = network.plan.embedding_channels
+    probabilities = torch.sigmoid(kept[channels:]).cpu().numpy()
+    return Prediction(kept[:channels].cpu().numpy(), probabilities[0], probabilities[1:])

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings.reading import explain
-from spoco_blocks.settings.section import LengthsNm, Section
+from spoco_blocks.settings.base import LengthsNm, Section
 from spoco_blocks.settings.sections import (
     BlockSettings,
     ClusteringSettings,

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from spoco_blocks.clustering import Hdbscan, MeanShift, Modes
-from spoco_blocks.settings.section import (
+from spoco_blocks.clustering import Hdbscan, MeanShift, Modes, Mutex
+from spoco_blocks.settings.base import (
     Count,
     CountOrZero,
     Fraction,
@@ -110,6 +110,8 @@ class NetworkSettings(Section):
     """Resolutions, the full one included."""
     embedding_channels: Annotated[int, Field(ge=3)] = 8
     """Channels of the embedding."""
+    affinities: bool = True
+    """Also predict which neighbouring and distant voxels belong together; clustering kind mutex needs it."""
 
 
 class LossSettings(Section):
@@ -135,6 +137,8 @@ class LossSettings(Section):
     """Weight: length of the objects' means."""
     foreground: NotNegative = 1.0
     """Weight: foreground head on annotated objects and known background."""
+    affinity: NotNegative = 1.0
+    """Weight: affinities around annotated objects."""
     push_radius: NotNegative | None = None
     """Objects farther apart than this (nm) are not pushed; null = all pairs in a patch are."""
     consistency_anchors: Count = 12
@@ -203,6 +207,9 @@ class StitchingSettings(Section):
     """Touching fragments whose means are nearer than this are one object."""
     distinct_distance: Positive = 2.0
     """Fragments that one block saw touching, farther apart than this, are never fused through a chain of others."""
+    min_overlap: Fraction = 0.5
+    """Only for kinds that give final objects (mutex, mean_shift, hdbscan): objects of neighbouring blocks are one when
+    they share this part of the smaller one's section, where both blocks see the same voxels."""
     small_voxels: CountOrZero = 100
     """Segments under this size join their most similar neighbour."""
     small_distance: Positive = 3.0
@@ -211,7 +218,7 @@ class StitchingSettings(Section):
     """Segments still under this size are dropped."""
 
 
-ClusteringSettings = Annotated[Modes | MeanShift | Hdbscan, Field(discriminator="kind")]
+ClusteringSettings = Annotated[Modes | Mutex | MeanShift | Hdbscan, Field(discriminator="kind")]
 
 
 class SegmentationSettings(Section):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from spoco_blocks.settings.section import CountOrZero, Fraction, NotNegative, Section
+from spoco_blocks.settings.base import CountOrZero, Fraction, NotNegative, Section
 
 
 class ViewSettings(Section):

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spoco_blocks.clustering import Method
+from spoco_blocks.clustering import Affinities, Context, Method, Mutex
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.ledger import Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
-from spoco_blocks.grid import Block
+from spoco_blocks.errors import CheckpointError, GridError
+from spoco_blocks.grid import Block, Box, Triple
 from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.kernels.regions import contacts, region_statistics
 from spoco_blocks.settings.jobs import ClusterJob, digest
@@ -27,6 +28,7 @@ from spoco_blocks.stages.sources import open_source
 
 VERSION = 1
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
+BEYOND = ("z2", "y2", "x2")
 
 
 @lru_cache(maxsize=2)
@@ -34,6 +36,19 @@ def open_calibration(results: SegmentationResults, identity: str) -> tuple[Plan,
     """Read plan and calibration once per process; `identity` makes sure that they are those of this run."""
     plan = Plan.read(Manifest.read(results.manifest("plan")))
     return plan, Calibration.read(results, plan)
+
+
+@dataclass(frozen=True)
+class StoredAffinities:
+    """Affinities of a segmentation, read box by box."""
+
+    store: Source
+    offsets: tuple[Triple, ...]
+    neighbours: int
+
+    def __call__(self, box: Box) -> Affinities:
+        """Read a box."""
+        return Affinities(open_source(self.store).read(box), np.array(self.offsets, np.int64), self.neighbours)
 
 
 @dataclass(frozen=True)
@@ -46,19 +61,23 @@ class ClusterBlock:
     source: Embedded
     channels: int
     fragments: Source
+    affinities: StoredAffinities | None
 
     def __call__(self, block: Block) -> Tables:
         """Cluster one block."""
         _, calibration = open_calibration(self.results, self.identity)
         embeddings, foreground = self.source.read(block.outer)
-        context = None if calibration is None else calibration.context(block.outer, self.source)
+        context = Context() if calibration is None else calibration.context(block.outer, self.source)
+        if self.affinities is not None:
+            context = replace(context, affinities=self.affinities(block.outer))
         labels, inner = keep_inner(self.method(embeddings, foreground, context), block)
         open_source(self.fragments).write(block.inner, inner)
         return measure(labels, inner, embeddings, block, self.source)
 
     def memory_bytes(self, block: Block) -> int:
-        """Embeddings twice (as stored and in float32), labels and work arrays."""
-        return block.outer.size * (6 * self.channels + 40) + 300 * 2**20
+        """Embeddings twice (as stored and in float32), labels and work arrays; affinities and their edges."""
+        edges = 0 if self.affinities is None else len(self.affinities.offsets)
+        return block.outer.size * (6 * self.channels + 40 + 18 * edges + 48 * bool(edges)) + 300 * 2**20
 
 
 def keep_inner(labels: NDArray[np.uint32], block: Block) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
@@ -88,7 +107,7 @@ def measure(
     means = source.to_volume(sums / np.maximum(weights, 1)[:, None], block.outer.start)
     pairs, faces = contacts(labels)
     origin = np.array(block.inner.start)
-    tables = {
+    tables: dict[str, NDArray[Any]] = {
         "weights": weights[1:],
         "sums": (means * weights[:, None])[1:],
         "voxels": voxels[1:],
@@ -99,7 +118,48 @@ def measure(
         "contacts": faces,
     }
     planes = (inner[0], inner[-1], inner[:, 0], inner[:, -1], inner[:, :, 0], inner[:, :, -1])
-    return tables | dict(zip(FACES, planes, strict=True))
+    return tables | dict(zip(FACES, planes, strict=True)) | beyond(labels, block)
+
+
+def beyond(labels: NDArray[np.uint32], block: Block) -> dict[str, NDArray[np.uint32]]:
+    """Give what this block thinks of the first plane of each following block, as far as its halo lets it see."""
+    inner, seen = block.inner_local, {}
+    for axis, (stop, extent) in enumerate(zip(inner.stop, labels.shape, strict=True)):
+        if stop < extent:
+            plane = tuple(stop if a == axis else s for a, s in enumerate(inner.slices))
+            seen[BEYOND[axis]] = labels[plane]
+    return seen
+
+
+def check_affinities(plan: Plan) -> None:
+    """Check that the model predicts what the method needs.
+
+    Raises
+    ------
+    CheckpointError
+        When it has no affinity head.
+    """
+    if not plan.offsets:
+        raise CheckpointError(
+            f"clustering kind 'mutex' needs affinities, which {plan.checkpoint} does not predict; train a model with "
+            "network.affinities: true, or choose clustering kind 'modes'."
+        )
+
+
+def check_halo(plan: Plan, method: Method) -> None:
+    """Check that neighbouring blocks see common voxels, where stitching needs them.
+
+    Raises
+    ------
+    GridError
+        When they do not.
+    """
+    apart = [h == 0 and c > 1 for h, c in zip(plan.cluster_halo, plan.cluster_grid.counts, strict=True)]
+    if not method.fragments and any(apart[1 if plan.planar else 0 :]):
+        raise GridError(
+            f"clustering kind '{method.kind}' gives final objects, which are stitched by what two blocks make of "
+            "the same voxels; set blocks.halo_voxels to at least 1 (16 is the default)."
+        )
 
 
 def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
@@ -108,6 +168,11 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
     plan = Plan.read(Manifest.read(results.manifest("plan")))
     inputs = {"calibrate": Manifest.read(results.manifest("calibrate")).digest}
     watch = Stopwatch("cluster", digest("cluster", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    check_halo(plan, job.clustering)
+    affinities = None
+    if isinstance(job.clustering, Mutex):
+        check_affinities(plan)
+        affinities = StoredAffinities(Source(uri=str(results.affinities)), plan.offsets, plan.neighbours)
     task = ClusterBlock(
         results=results,
         identity=watch.identity,
@@ -115,6 +180,7 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
         source=embedded(results.embeddings, results.foreground, job.foreground_threshold, plan.coordinate_scale),
         channels=plan.channels,
         fragments=Source(uri=str(results.fragments)),
+        affinities=affinities,
     )
     blocks = Blocks(plan.cluster_grid, results.ledger("cluster"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
@@ -49,21 +50,28 @@ class EmbedBlock:
     channels: int
     embeddings: Source
     foreground: Source
+    affinities: Source | None
 
     def __call__(self, block: Block) -> Tables:
         """Predict one block."""
         network, device = open_network(self.checkpoint, self.weights)
         raw = self.normalisation(open_source(self.raw).read(block.outer))
-        embeddings, foreground = predict(network, raw, device=device)
+        predicted = predict(network, raw, device=device)
         inner = block.inner_local.slices
-        probability = np.rint(foreground[inner] * 255).astype(np.uint8)
-        open_source(self.embeddings).write(block.inner, embeddings[(slice(None), *inner)].astype(np.float16))
+        probability = _as_byte(predicted.foreground[inner])
+        open_source(self.embeddings).write(block.inner, predicted.embeddings[(slice(None), *inner)].astype(np.float16))
         open_source(self.foreground).write(block.inner, probability)
+        if self.affinities is not None:
+            open_source(self.affinities).write(block.inner, _as_byte(predicted.affinities[(slice(None), *inner)]))
         return {"foreground_voxels": np.array(np.count_nonzero(probability > 127))}
 
     def memory_bytes(self, block: Block) -> int:
         """Raw, activations of the finest level and output, in float32."""
         return block.outer.size * 4 * (2 + ACTIVATIONS * self.width + 2 * self.channels) + 300 * 2**20
+
+
+def _as_byte(probability: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(probability * 255).astype(np.uint8)
 
 
 def run_embed(job: EmbedJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
@@ -80,9 +88,10 @@ def run_embed(job: EmbedJob, layout: Layout, execution: Execution, shard: int, s
         checkpoint=plan.checkpoint,
         weights=planned.inputs["weights"],
         width=load_checkpoint(Path(plan.checkpoint)).plan.widths[0],
-        channels=plan.channels,
+        channels=plan.channels + len(plan.offsets),
         embeddings=Source(uri=str(results.embeddings)),
         foreground=Source(uri=str(results.foreground)),
+        affinities=Source(uri=str(results.affinities)) if plan.offsets else None,
     )
     blocks = Blocks(plan.embed_grid, results.ledger("embed"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)

@@ -49,6 +49,10 @@ class Plan:
         Whether the first axis counts independent images.
     channels : int
         Embedding channels.
+    offsets : tuple of tuple of int
+        Offsets of the affinities that the network predicts; empty = none.
+    neighbours : int
+        How many of them are direct neighbours.
     checkpoint : str
         The model's file.
     levels : int
@@ -67,6 +71,8 @@ class Plan:
     coordinate_scale: tuple[float, float, float] | None
     planar: bool
     channels: int
+    offsets: tuple[Triple, ...]
+    neighbours: int
     checkpoint: str
     levels: int
     factors: tuple[Triple, ...]
@@ -94,7 +100,8 @@ class Plan:
             data[key] = triple(data[key])
         z, y, x = data["voxel_size_nm"]
         data["voxel_size_nm"] = (z, y, x)
-        data["factors"] = tuple(triple(factor) for factor in data["factors"])
+        for key in ("factors", "offsets"):
+            data[key] = tuple(triple(entry) for entry in data[key])
         if data["coordinate_scale"] is not None:
             data["coordinate_scale"] = tuple(float("inf") if s is None else s for s in data["coordinate_scale"])
         return cls(**data)
@@ -119,7 +126,8 @@ def run_plan(job: PlanJob, layout: Layout) -> Manifest:
     check_fits(checkpoint, labels.result, path)
     plan = make_plan(job, labels.result, checkpoint, path)
     create_stores(plan, results)
-    for store in (results.embeddings, results.foreground, results.fragments, results.segments):
+    stores = [results.embeddings, results.foreground, results.fragments, results.segments]
+    for store in stores + [results.affinities] * bool(plan.offsets):
         check_writable(plan.cluster_grid, open_volume(store).meta.shard_shape)
     described = {**plan.__dict__, "coordinate_scale": _finite(plan.coordinate_scale)}
     result = {"job": job.model_dump(mode="json"), "plan": described, "blocks": len(plan.cluster_grid)}
@@ -186,6 +194,8 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
         else (float("inf") if planar else scale_nm / z, scale_nm / y, scale_nm / x),
         planar=planar,
         channels=checkpoint.plan.embedding_channels,
+        offsets=checkpoint.plan.offsets,
+        neighbours=checkpoint.plan.neighbours,
         checkpoint=str(path),
         levels=len(factors) + 1,
         factors=factors,
@@ -218,8 +228,16 @@ def create_stores(plan: Plan, results: SegmentationResults) -> None:
         "shard_shape": plan.block_shape,
         "voxel_size_nm": plan.voxel_size_nm,
     }
-    arrays = ((results.embeddings, "float16", plan.channels), (results.foreground, "uint8", None))
-    for path, dtype, channels in (*arrays, (results.fragments, "uint32", None)):
+    arrays: list[tuple[Path, str, int | None]] = [
+        (results.embeddings, "float16", plan.channels),
+        (results.foreground, "uint8", None),
+        (results.fragments, "uint32", None),
+    ]
+    if plan.offsets:
+        arrays.append((results.affinities, "uint8", len(plan.offsets)))
+    else:
+        shutil.rmtree(results.affinities, ignore_errors=True)
+    for path, dtype, channels in arrays:
         if not _fits(path, dtype, channels, common):
             _forget(path, results, "cluster" if path == results.fragments else "embed")
             create_zarr(str(path), dtype=dtype, channels=channels, overwrite=True, **common)

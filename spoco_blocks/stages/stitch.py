@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +12,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spoco_blocks.engine.layout import Layout
-from spoco_blocks.engine.ledger import Records
+from spoco_blocks.engine.ledger import Records, Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.grid import BlockGrid, triple
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.faces import face_contacts
+from spoco_blocks.kernels.mutex import mutex_clusters
 from spoco_blocks.settings.jobs import StitchJob, digest
+from spoco_blocks.stages.cluster import BEYOND
 from spoco_blocks.stages.plan import Plan
 
 VERSION = 1
 AXES = "zyx"
+SHARES = 1000
+
+Compare = Callable[[Tables, Tables, int], tuple[NDArray[np.uint32], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Fragments:
 
 @dataclass(frozen=True)
 class Edges:
-    """Which fragments touch: (m, 2) pairs, (m,) contacts, (m,) whether one block saw both."""
+    """Which fragments touch: (m, 2) pairs, (m,) faces or shares between them, (m,) whether one block saw both."""
 
     pairs: NDArray[np.int64]
     contacts: NDArray[np.int64]
@@ -68,18 +73,22 @@ def run_stitch(job: StitchJob, layout: Layout) -> Manifest:
     inputs = {"cluster": clustered.digest}
     watch = Stopwatch("stitch", digest("stitch", VERSION, job.model_dump(mode="json"), inputs), inputs)
     records = Records(results.ledger("cluster"), clustered.result["records"], len(plan.cluster_grid))
-    fragments, edges = load_fragments(records), load_edges(records, plan.cluster_grid, planar=plan.planar)
-    settings = job.stitching
-    roots = agglomerate(
-        edges.pairs,
-        edges.contacts,
-        distinct_pairs(fragments, edges, settings.distinct_distance, final=clustered.result["fragments_are_final"]),
-        fragments.weights,
-        fragments.sums,
-        merge_distance=settings.merge_distance,
-        small_voxels=settings.small_voxels,
-        small_distance=settings.small_distance,
-    )
+    fragments, settings = load_fragments(records), job.stitching
+    if clustered.result["fragments_are_final"]:
+        edges = load_overlaps(records, plan.cluster_grid, planar=plan.planar)
+        roots = join_overlapping(edges, len(fragments.voxels), settings.min_overlap)
+    else:
+        edges = load_edges(records, plan.cluster_grid, planar=plan.planar)
+        roots = agglomerate(
+            edges.pairs,
+            edges.contacts,
+            distinct_pairs(fragments, edges, settings.distinct_distance),
+            fragments.weights,
+            fragments.sums,
+            merge_distance=settings.merge_distance,
+            small_voxels=settings.small_voxels,
+            small_distance=settings.small_distance,
+        )
     lookup = number_segments(roots, fragments.voxels, settings.min_voxels)
     np.save(results.lookup, lookup)
     np.save(results.offsets, fragments.offsets)
@@ -112,41 +121,69 @@ def load_fragments(records: Records) -> Fragments:
 
 def load_edges(records: Records, grid: BlockGrid, *, planar: bool) -> Edges:
     """Join the contacts within blocks and across their faces; images of a planar volume have none."""
+    return _load(records, grid, planar, _facing)
+
+
+def load_overlaps(records: Records, grid: BlockGrid, *, planar: bool) -> Edges:
+    """Join the contacts within blocks and, across faces, what two blocks make of the same voxels (in 1/1000)."""
+    return _load(records, grid, planar, _overlapping)
+
+
+def _load(records: Records, grid: BlockGrid, planar: bool, compare: Compare) -> Edges:
     offsets = fragment_offsets(records)
     pairs, contacts, same = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     for block, record in enumerate(records):
         pairs.append(record["pairs"].astype(np.int64) + offsets[block])
         contacts.append(record["contacts"])
         same.append(np.ones(len(record["contacts"]), bool))
-        for other, found, counts in _across_faces(records, grid, block, planar=planar):
-            pairs.append(found + np.array([offsets[block], offsets[other]]))
+        for axis, other in _following(grid, block, planar=planar):
+            found, counts = compare(record, records[other], axis)
+            pairs.append(found.astype(np.int64) + np.array([offsets[block], offsets[other]]))
             contacts.append(counts)
             same.append(np.zeros(len(counts), bool))
     return Edges(np.concatenate(pairs), np.concatenate(contacts), np.concatenate(same))
 
 
-def _across_faces(
-    records: Records, grid: BlockGrid, block: int, *, planar: bool
-) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+def _following(grid: BlockGrid, block: int, *, planar: bool) -> Iterator[tuple[int, int]]:
     position = grid.position(block)
     for axis in range(1 if planar else 0, 3):
         following = triple(p + (a == axis) for a, p in enumerate(position))
         if following[axis] < grid.counts[axis]:
-            other = grid.index(following)
-            found, counts = face_contacts(records[block][f"{AXES[axis]}1"], records[other][f"{AXES[axis]}0"])
-            yield other, found.astype(np.int64), counts
+            yield axis, grid.index(following)
 
 
-def distinct_pairs(fragments: Fragments, edges: Edges, distance: float, *, final: bool) -> NDArray[np.bool_]:
-    """Tell which pairs one block saw as different objects.
+def _facing(record: Tables, following: Tables, axis: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Count the voxel faces between the fragments of two blocks."""
+    return face_contacts(record[f"{AXES[axis]}1"], following[f"{AXES[axis]}0"])
+
+
+def _overlapping(record: Tables, following: Tables, axis: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Compare the following block's first plane with what the block before it sees there, in its halo.
 
     Notes
     -----
-    A method that gives fragments leaves pairs of one object apart, so only clearly different ones count; labels that
-    are final objects are all different.
+    The share is that of the smaller of the two sections: an object may end at the border in one of the two views.
     """
-    if final:
-        return edges.same_block.copy()
+    ours, theirs = record[BEYOND[axis]], following[f"{AXES[axis]}0"]
+    pairs, counts = face_contacts(ours, theirs)
+    sections = [np.bincount(plane.reshape(-1)) for plane in (ours, theirs)]
+    smaller = np.minimum(sections[0][pairs[:, 0]], sections[1][pairs[:, 1]])
+    return pairs, counts * SHARES // np.maximum(smaller, 1)
+
+
+def join_overlapping(edges: Edges, count: int, min_overlap: float) -> NDArray[np.int64]:
+    """Join final objects that two blocks saw in one place, the surest first; what one block saw apart stays apart."""
+    joining = ~edges.same_block & (edges.contacts >= min_overlap * SHARES)
+    order = np.concatenate(
+        [np.flatnonzero(edges.same_block), np.flatnonzero(joining)[np.argsort(-edges.contacts[joining], kind="stable")]]
+    )
+    first, second = np.ascontiguousarray(edges.pairs[order].T)
+    roots: NDArray[np.int64] = mutex_clusters(first, second, edges.same_block[order], count)
+    return roots
+
+
+def distinct_pairs(fragments: Fragments, edges: Edges, distance: float) -> NDArray[np.bool_]:
+    """Tell which pairs one block saw as different objects: fragments of one object may lie apart, but not far."""
     means = fragments.sums / np.maximum(fragments.weights, 1)[:, None]
     apart = np.linalg.norm(means[edges.pairs[:, 0]] - means[edges.pairs[:, 1]], axis=1)
     return np.asarray(edges.same_block & (apart > distance))

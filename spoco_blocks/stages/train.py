@@ -90,6 +90,7 @@ def prepare(
         embedding_channels=job.network.embedding_channels,
         width=job.network.width,
         levels=job.network.levels,
+        affinities=job.network.affinities,
         planar=planar,
     )
     length_nm = float(np.median([source.result["object_length_nm"] for source in sources]))
@@ -104,6 +105,7 @@ def prepare(
         job.training.loss,
         None if scale_nm is None else in_voxels(scale_nm, voxel_size_nm, planar),
         None if radius_nm is None else in_voxels(radius_nm, voxel_size_nm, planar),
+        plan.offsets,
     )
     wanted = job.training.patch_voxels or choose_patch(length_nm, voxel_size_nm, planar)
     patch = triple(

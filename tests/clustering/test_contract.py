@@ -9,7 +9,7 @@ import pytest
 from oracles import adjusted_rand_index
 
 from bench.phantoms import make
-from spoco_blocks.clustering import METHODS, Context, segment
+from spoco_blocks.clustering import METHODS, Affinities, Context, Mutex, segment
 
 SHAPES = [(14, 32, 32), (1, 72, 72)]
 
@@ -17,6 +17,20 @@ SHAPES = [(14, 32, 32), (1, 72, 72)]
 @pytest.fixture(scope="module", params=SHAPES, ids=["3d", "2d"])
 def phantom(request):
     return make(request.param, 6, channels=8, seed=1)
+
+
+OFFSETS = np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 3, 0), (0, 0, 3)])
+
+
+def context(phantom):
+    """Give what a network with an affinity head would say of a phantom."""
+    truth = phantom.truth
+    values = np.zeros((len(OFFSETS), *truth.shape), np.uint8)
+    for value, offset in zip(values, OFFSETS, strict=True):
+        here = tuple(slice(0, n - d) for d, n in zip(offset, truth.shape, strict=True))
+        there = tuple(slice(d, None) for d in offset)
+        value[here] = 255 * ((truth[here] == truth[there]) & (truth[here] > 0))
+    return Context(affinities=Affinities(values, OFFSETS, 3))
 
 
 @pytest.fixture(params=sorted(METHODS))
@@ -29,18 +43,19 @@ def method(request):
 
 def test_labels_are_dense_inside_the_foreground_and_repeatable(method, phantom):
     embeddings, foreground = phantom.embeddings.copy(), phantom.foreground
-    labels = method(embeddings, foreground, Context())
+    labels = method(embeddings, foreground, context(phantom))
     assert labels.dtype == np.uint32
     assert labels.shape == foreground.shape
     assert not labels[~foreground].any()
     np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
     np.testing.assert_array_equal(embeddings, phantom.embeddings)
-    np.testing.assert_array_equal(labels, method(embeddings, foreground, Context()))
-    np.testing.assert_array_equal(labels, method(embeddings, foreground))
+    np.testing.assert_array_equal(labels, method(embeddings, foreground, context(phantom)))
+    if method.kind != "mutex":
+        np.testing.assert_array_equal(labels, method(embeddings, foreground))
 
 
 def test_objects_are_found(method, phantom):
-    labels = segment(method, phantom.embeddings, phantom.foreground)
+    labels = segment(method, phantom.embeddings, phantom.foreground, context(phantom))
     assert phantom.objects >= 4
     # Well above chance: how good a method is says its own test and the benchmark.
     score = float(adjusted_rand_index(phantom.truth, labels, phantom.foreground))
@@ -51,14 +66,14 @@ def test_objects_are_found(method, phantom):
 def test_half_and_single_precision_agree(method, phantom):
     single = phantom.embeddings.astype(np.float32)
     single += np.random.default_rng(0).uniform(-1e-4, 1e-4, single.shape).astype(np.float32)
-    first = segment(method, phantom.embeddings, phantom.foreground)
-    second = segment(method, single, phantom.foreground)
+    first = segment(method, phantom.embeddings, phantom.foreground, context(phantom))
+    second = segment(method, single, phantom.foreground, context(phantom))
     assert adjusted_rand_index(first, second, phantom.foreground) > 0.98
 
 
 def test_no_foreground_gives_no_labels(method, phantom):
     nothing = np.zeros_like(phantom.foreground)
-    labels = segment(method, phantom.embeddings, nothing)
+    labels = segment(method, phantom.embeddings, nothing, context(phantom))
     assert labels.dtype == np.uint32
     assert not labels.any()
 
@@ -66,7 +81,7 @@ def test_no_foreground_gives_no_labels(method, phantom):
 def test_a_few_voxels_of_foreground(method, phantom):
     few = np.zeros_like(phantom.foreground)
     few[0, :2, :2] = True
-    labels = segment(method, phantom.embeddings, few)
+    labels = segment(method, phantom.embeddings, few, context(phantom))
     assert not labels[~few].any()
 
 
@@ -74,3 +89,8 @@ def test_names(method):
     assert METHODS[method.kind] is type(method)
     assert isinstance(method.fragments, bool)
     assert isinstance(hash(method), int)
+
+
+def test_mutex_without_affinities_says_so(phantom):
+    with pytest.raises(ValueError, match="needs affinities"):
+        Mutex()(phantom.embeddings, phantom.foreground, Context())

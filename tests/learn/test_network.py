@@ -18,7 +18,13 @@ ISOTROPIC, COARSE_Z = (10.0, 10.0, 10.0), (40.0, 10.0, 10.0)
 
 def plan(voxel_size_nm=ISOTROPIC, *, levels=3, planar=False, channels=1) -> NetworkPlan:
     return plan_network(
-        voxel_size_nm, in_channels=channels, embedding_channels=4, width=4, levels=levels, planar=planar
+        voxel_size_nm,
+        in_channels=channels,
+        embedding_channels=4,
+        width=4,
+        levels=levels,
+        affinities=True,
+        planar=planar,
     )
 
 
@@ -33,6 +39,16 @@ def test_coarse_axes_are_left_alone_until_voxels_are_isotropic():
     assert NetworkPlan.from_dict(asdict(coarse)) == coarse
 
 
+def test_affinities_reach_far_only_along_fine_axes():
+    assert plan().offsets[:3] == ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    assert plan().neighbours == 3
+    assert {offset[0] for offset in plan(COARSE_Z).offsets} == {0, 1}
+    flat = plan(planar=True)
+    assert flat.neighbours == 2
+    assert all(offset[0] == 0 for offset in flat.offsets)
+    assert flat.outputs == flat.embedding_channels + 1 + len(flat.offsets)
+
+
 @pytest.mark.parametrize("planned", [plan(), plan(levels=1), plan(levels=2), plan(COARSE_Z, levels=3)])
 def test_no_voxel_beyond_the_halo_matters(planned):
     """Replace everything farther than the halo from one voxel: its embedding stays, and within the halo it does not."""
@@ -45,12 +61,12 @@ def test_no_voxel_beyond_the_halo_matters(planned):
     reach = tuple(slice(0, 2 * h + s) for h, s in zip(halo, planned.stride, strict=True))
     other = rng.normal(size=raw.shape).astype(np.float32)
     other[(slice(None), *reach)] = raw[(slice(None), *reach)]
-    before, _ = predict(network, raw)
-    after, _ = predict(network, other)
+    before = predict(network, raw).embeddings
+    after = predict(network, other).embeddings
     np.testing.assert_allclose(before[(slice(None), *inside)], after[(slice(None), *inside)], atol=1e-5)
     near = raw.copy()
     near[:, halo[0], halo[1], halo[2] + 2] += 1
-    assert np.abs(predict(network, near)[0] - before)[(slice(None), *inside)].max() > 1e-3
+    assert np.abs(predict(network, near).embeddings - before)[(slice(None), *inside)].max() > 1e-3
 
 
 @pytest.mark.parametrize("shape", [(41, 37, 50), (24, 64, 33)])
@@ -59,13 +75,15 @@ def test_no_voxel_beyond_the_halo_matters(planned):
 def test_blocks_equal_the_whole(planned, block, shape):
     network = eager_network(planned)
     raw = np.random.default_rng(1).normal(size=(1, *shape)).astype(np.float32)
-    whole, whole_foreground = predict(network, raw)
+    whole = predict(network, raw)
     grid = BlockGrid(shape, block, planned.halo, planned.stride)
     for item in grid:
-        embeddings, foreground = predict(network, raw[(slice(None), *item.outer.slices)])
+        part = predict(network, raw[(slice(None), *item.outer.slices)])
         inner, here = item.inner_local.slices, item.inner.slices
-        np.testing.assert_allclose(embeddings[(slice(None), *inner)], whole[(slice(None), *here)], atol=1e-5)
-        np.testing.assert_allclose(foreground[inner], whole_foreground[here], atol=1e-5)
+        for name in ("embeddings", "foreground", "affinities"):
+            np.testing.assert_allclose(
+                getattr(part, name)[(..., *inner)], getattr(whole, name)[(..., *here)], atol=1e-5
+            )
 
 
 def test_an_origin_off_the_stride_is_not_exact():
@@ -73,8 +91,8 @@ def test_an_origin_off_the_stride_is_not_exact():
     planned = plan(levels=2)
     network = eager_network(planned)
     raw = np.random.default_rng(2).normal(size=(1, 48, 48, 48)).astype(np.float32)
-    whole, _ = predict(network, raw)
-    shifted, _ = predict(network, raw[:, 1:, :, :])
+    whole = predict(network, raw).embeddings
+    shifted = predict(network, raw[:, 1:, :, :]).embeddings
     middle = slice(20, 24)
     assert np.abs(shifted[:, 19:23, middle, middle] - whole[:, middle, middle, middle]).max() > 1e-2
 
@@ -82,9 +100,9 @@ def test_an_origin_off_the_stride_is_not_exact():
 def test_several_channels_and_images_are_independent():
     network = eager_network(plan(levels=2, planar=True, channels=2))
     raw = np.random.default_rng(3).normal(size=(2, 3, 16, 16)).astype(np.float32)
-    together, _ = predict(network, raw)
+    together = predict(network, raw).embeddings
     for image in range(3):
-        alone, _ = predict(network, raw[:, image : image + 1])
+        alone = predict(network, raw[:, image : image + 1]).embeddings
         np.testing.assert_allclose(alone[:, 0], together[:, image], atol=1e-5)
 
 

@@ -22,7 +22,7 @@ from spoco_blocks.learn.train import Part, Training
 from spoco_blocks.settings.sections import LossSettings, TrainingSettings
 from spoco_blocks.volumes import open_volume
 
-PLAN = plan_network((1, 1, 1), in_channels=1, embedding_channels=4, width=4, levels=2, planar=False)
+PLAN = plan_network((1, 1, 1), in_channels=1, embedding_channels=4, width=4, levels=2, affinities=True, planar=False)
 
 
 def training(folder, iterations=25, **settings) -> Training:

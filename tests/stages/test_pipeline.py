@@ -12,6 +12,7 @@ from oracles import adjusted_rand_index
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.manifest import Manifest
+from spoco_blocks.errors import GridError
 from spoco_blocks.grid import Box
 from spoco_blocks.kernels.downsample import downsample_mode
 from spoco_blocks.learn.checkpoint import load_checkpoint
@@ -56,9 +57,10 @@ def test_stored_embeddings_equal_prediction_of_the_whole(trained, first):
     raw = open_volume(trained.tree["volumes"]["balls"]["raw"]["uri"]).read(Box.of_shape(SHAPE))
     normalised = Normalisation(tuple(labels["intensity_low"]), tuple(labels["intensity_high"]))(raw)
     network = load_checkpoint(trained.layout.model("balls").checkpoint).network()
-    embeddings, foreground = predict(network, normalised)
-    np.testing.assert_allclose(whole(first.embeddings), embeddings.astype(np.float16), rtol=2e-3, atol=2e-3)
-    assert np.abs(whole(first.foreground) - foreground * 255).max() <= 0.51
+    predicted = predict(network, normalised)
+    np.testing.assert_allclose(whole(first.embeddings), predicted.embeddings.astype(np.float16), rtol=2e-3, atol=2e-3)
+    assert np.abs(whole(first.foreground) - predicted.foreground * 255).max() <= 0.51
+    assert np.abs(whole(first.affinities) - predicted.affinities * 255).max() <= 0.51
 
 
 def test_pyramid_holds_the_most_frequent_labels(first):
@@ -117,3 +119,17 @@ def test_small_segments_are_dropped(trained, first):
     assert pq.read_table(results.objects)["voxels"].to_numpy().min() >= limit
     kept = np.unique(whole(results.segments))
     assert len(kept) - 1 == (sizes >= limit).sum()
+
+
+def test_mutex_does_not_show_its_blocks(trained):
+    one = trained.segment("mutex-whole", clustering={"kind": "mutex"}, blocks={"shape_voxels": list(SHAPE)})
+    many = trained.segment("mutex-blocks", clustering={"kind": "mutex"}, blocks={"shape_voxels": [16, 24, 20]})
+    first, second = whole(one.segments), whole(many.segments)
+    assert first.max() >= 3
+    assert adjusted_rand_index(first, second) > 0.97
+
+
+def test_mutex_needs_a_halo_and_affinities(trained):
+    blocks = {"shape_voxels": [16, 24, 20], "halo_voxels": 0}
+    with pytest.raises(GridError, match="halo_voxels to at least 1"):
+        trained.segment("mutex-no-halo", clustering={"kind": "mutex"}, blocks=blocks)

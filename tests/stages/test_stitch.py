@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from oracles import adjusted_rand_index
 from scipy import ndimage
 
 from spoco_blocks.engine.ledger import Ledger, Records
@@ -13,7 +14,15 @@ from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.calibrate import merge_modes
 from spoco_blocks.stages.cluster import keep_inner, measure
 from spoco_blocks.stages.embedded import Embedded
-from spoco_blocks.stages.stitch import distinct_pairs, load_edges, load_fragments, number_segments
+from spoco_blocks.stages.stitch import (
+    Edges,
+    distinct_pairs,
+    join_overlapping,
+    load_edges,
+    load_fragments,
+    load_overlaps,
+    number_segments,
+)
 
 SHAPE = (12, 14, 16)
 SOURCE = Embedded(Source(uri="e"), Source(uri="f"), 0.5, (4.0, 4.0, 4.0))
@@ -45,6 +54,15 @@ def stitched(folder, truth, block_shape, halo, *, planar=False):
     return grid, Records(folder, "i", len(grid)), written, colours
 
 
+def everywhere(grid, written, lookup, offsets):
+    """Look the fragments of all blocks up."""
+    found = np.zeros(SHAPE, np.int64)
+    for block in grid:
+        local = written[block.inner.slices]
+        found[block.inner.slices] = np.where(local > 0, lookup[local + offsets[block.index]], 0)
+    return found
+
+
 @pytest.mark.parametrize("halo", [(0, 0, 0), (2, 2, 2)])
 @pytest.mark.parametrize("block_shape", [(12, 14, 16), (4, 5, 6), (6, 14, 3)])
 def test_pieces_of_a_component_find_together(tmp_path, truth, block_shape, halo):
@@ -56,10 +74,7 @@ def test_pieces_of_a_component_find_together(tmp_path, truth, block_shape, halo)
         merge_distance=1.0, small_voxels=0, small_distance=1.0,
     )  # fmt: skip
     lookup = number_segments(roots, fragments.voxels, 0)
-    found = np.zeros(SHAPE, np.int64)
-    for block in grid:
-        local = written[block.inner.slices]
-        found[block.inner.slices] = np.where(local > 0, lookup[local + fragments.offsets[block.index]], 0)
+    found = everywhere(grid, written, lookup, fragments.offsets)
     pairs = {(int(a), int(b)) for a, b in zip(truth.ravel(), found.ravel(), strict=True)}
     assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
     assert set(np.unique(found)) == set(range(truth.max() + 1))
@@ -85,8 +100,27 @@ def test_images_are_never_stitched(tmp_path, truth):
 def test_what_a_block_saw_apart_is_distinct(tmp_path, truth):
     grid, records, _, _ = stitched(tmp_path, truth, (6, 14, 16), (0, 0, 0))
     fragments, edges = load_fragments(records), load_edges(records, grid, planar=False)
-    assert (distinct_pairs(fragments, edges, 2.0, final=True) == edges.same_block).all()
-    assert not distinct_pairs(fragments, edges, 2.0, final=False)[~edges.same_block].any()
+    distinct = distinct_pairs(fragments, edges, 2.0)
+    assert not distinct[~edges.same_block].any()
+    assert (distinct_pairs(fragments, edges, 1e-9) == edges.same_block).all()
+
+
+@pytest.mark.parametrize("block_shape", [(4, 5, 6), (6, 14, 3)])
+def test_final_objects_find_together_by_what_two_blocks_see(tmp_path, truth, block_shape):
+    grid, records, written, _ = stitched(tmp_path, truth, block_shape, (2, 2, 2))
+    fragments, edges = load_fragments(records), load_overlaps(records, grid, planar=False)
+    lookup = number_segments(join_overlapping(edges, len(fragments.voxels), 0.5), fragments.voxels, 0)
+    assert adjusted_rand_index(truth, everywhere(grid, written, lookup, fragments.offsets)) == 1.0
+
+
+def test_a_chain_does_not_join_what_one_block_saw_apart():
+    # Blocks A (1, 2) and B (3): 3 overlaps 1 wholly and 2 by most of it, but A saw 1 and 2 touch as two objects.
+    pairs = np.array([[1, 2], [1, 3], [2, 3]])
+    edges = Edges(pairs, np.array([9, 1000, 700]), np.array([True, False, False]))
+    assert join_overlapping(edges, 4, 0.5).tolist() == [0, 1, 2, 1]
+    apart = Edges(pairs[1:], np.array([1000, 700]), np.array([False, False]))
+    assert join_overlapping(apart, 4, 0.5).tolist() == [0, 1, 1, 1]
+    assert join_overlapping(apart, 4, 0.8).tolist() == [0, 1, 2, 1]
 
 
 def test_segments_are_numbered_without_gaps():
