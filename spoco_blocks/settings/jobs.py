@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from spoco_blocks.errors import SettingsError
-from spoco_blocks.settings.reading import explain
 from spoco_blocks.settings.base import LengthsNm, Section
+from spoco_blocks.settings.reading import explain
 from spoco_blocks.settings.sections import (
     BlockSettings,
     ClusteringSettings,
