@@ -88,8 +88,8 @@ def run_evaluate(job: EvaluateJob, layout: Layout, execution: Execution, content
         of_image = (grid.block(n).inner.start[0] for n in numbers)
         found["per_image"] = mean_scores(zip(of_image, tables, strict=True), job.truth.min_voxels)
     write_atomically(results.scores, json.dumps(found, indent=1) + "\n")
-    described |= {"scores": found, "region": [region.start, region.stop], "images": chosen}
-    return watch.finish(results.manifest("evaluate"), described)
+    scored = {"scores": found, "region": [region.start, region.stop], "images": chosen}
+    return watch.finish(results.manifest("evaluate"), {**described, **scored})
 
 
 def _with_axes(source: Source, images: bool) -> Source:
