@@ -41,11 +41,11 @@ class Format:
 
 
 FORMATS = {
-    "Cityscapes": Format(cityscapes.detects, cityscapes.open_cityscapes),
-    "CVPPP": Format(cvppp.detects, cvppp.open_cvppp),
     "HDF5": Format(hdf5.detects, hdf5.open_hdf5),
     "OME-Zarr": Format(ome_zarr.detects, ome_zarr.open_ome_zarr),
     "Zarr": Format(zarr_array.detects, zarr_array.open_zarr),
+    "CVPPP": Format(cvppp.detects, cvppp.open_cvppp),
+    "Cityscapes": Format(cityscapes.detects, cityscapes.open_cityscapes),
 }
 
 
