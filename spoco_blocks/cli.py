@@ -102,9 +102,12 @@ def pyramid(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score a segmentation against the truth."""
-    from spoco_blocks.stages.evaluate import run_evaluate
+    from spoco_blocks.stages.evaluate import in_words, run_evaluate
 
-    run_evaluate(jobs.read_job(jobs.EvaluateJob, args.job), Layout(args.results), _execution(args), args.content)
+    job = jobs.read_job(jobs.EvaluateJob, args.job)
+    found = run_evaluate(job, Layout(args.results), _execution(args), args.content).result.get("scores")
+    if found is not None:
+        print(f"Scores of {job.segmentation}\n{in_words(found)}")
 
 
 def report(args: argparse.Namespace) -> None:

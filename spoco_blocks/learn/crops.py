@@ -33,12 +33,15 @@ class TrainingVolume:
         Annotations; its region bounds every crop.
     anchors : dict
         For each object some of its voxels, (n, 3) int64, on which crops are centred.
+    images : tuple of int or None
+        Of independent images those that crops, of one image each, may come from; None = all.
     """
 
     raw: Volume
     normalisation: Normalisation
     supervision: Supervision
     anchors: dict[int, NDArray[np.int64]]
+    images: tuple[int, ...] | None = None
     _tiles: OrderedDict[int, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=OrderedDict, repr=False)
     _bytes: int = 0
 
@@ -53,6 +56,8 @@ class TrainingVolume:
             corner = middle - np.array(shape) // 2 + rng.integers(-quarter, quarter + 1)
         else:
             corner = rng.integers(start, last + 1)
+            if self.images is not None:
+                corner[0] = rng.choice([n for n in self.images if start[0] <= n <= last[0]])
         corner = np.clip(corner, start, last)
         return Box(triple(corner), triple(corner + shape))
 

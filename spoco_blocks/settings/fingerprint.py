@@ -29,12 +29,12 @@ def fingerprint(*uris: str | None) -> str:
 
 
 def _files(uri: str) -> list[Path]:
-    path = Path(uri)
+    path = named = Path(uri.partition("?")[0])
     # HDF5: the volume is a name inside of a file.
     while not path.exists() and path != path.parent:
         path = path.parent
     if path.is_file():
         return [path]
-    if not Path(uri).exists():
-        return []
+    if path != named:  # a folder of images: the volume is a name beside them
+        return sorted(named.parent.glob("*.png"))
     return sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)

@@ -23,9 +23,27 @@ def parse_settings(tree: Any) -> Settings:
         With one line per mistake: where it is, what was got, what is expected.
     """
     try:
-        return Settings.model_validate(tree)
+        return Settings.model_validate(_in_folder(tree, tree.get("folder")) if isinstance(tree, dict) else tree)
     except ValidationError as error:
         raise SettingsError(explain(error, Settings)) from None
+
+
+def _in_folder(tree: Any, folder: Any) -> Any:
+    """Put the folder in the place of {folder} in every uri of a configuration tree."""
+    if isinstance(tree, dict):
+        return {key: _uri(v, folder) if key == "uri" else _in_folder(v, folder) for key, v in tree.items()}
+    return tree
+
+
+def _uri(uri: Any, folder: Any) -> Any:
+    if not isinstance(uri, str) or "{folder}" not in uri:
+        return uri
+    if folder is None:
+        raise SettingsError(
+            f"{uri} names {{folder}}, which is not given; write `folder: ...` at the top of the configuration, or "
+            "--config folder=... on the command line."
+        )
+    return uri.replace("{folder}", str(folder).rstrip("/"))
 
 
 def load_settings(path: Path) -> Settings:

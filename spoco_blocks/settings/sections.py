@@ -20,6 +20,7 @@ from spoco_blocks.settings.base import (
     Positive,
     Section,
 )
+from spoco_blocks.settings.images import Images
 from spoco_blocks.settings.views import ViewSettings
 
 
@@ -46,11 +47,11 @@ class Source(Section):
     """A stored volume."""
 
     uri: str
-    """Where it is: an OME-Zarr image, a Zarr array, or FILE.h5/DATASET."""
+    """Where it is: an OME-Zarr image, a Zarr array, FILE.h5/DATASET, or a CVPPP or Cityscapes folder."""
     level: CountOrZero = 0
     """Level of an OME-Zarr pyramid, 0 = full resolution. Objects about 15 voxels across learn quickest."""
-    axes: Literal["yx", "zyx", "czyx", "nyx"] | None = None
-    """Order of the axes where the store does not say; nyx = independent 2D images."""
+    axes: Literal["yx", "zyx", "czyx", "nyx", "cnyx"] | None = None
+    """Order of the axes where the store does not say; nyx, cnyx = independent 2D images."""
 
 
 class LabelSettings(Source):
@@ -58,10 +59,14 @@ class LabelSettings(Source):
 
     region: Region | None = None
     """Only this part is used for training; the rest is never looked at."""
+    images: Images | None = None
+    """Only these are used for training, of independent 2D images."""
     min_voxels: Count = 1
     """Objects under this size are treated as not labelled."""
     keep_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fraction of the objects that counts as annotated, drawn with `seed`; 1 = all (your own sparse labels)."""
+    keep_per: Literal["set", "image"] = "set"
+    """What `keep_fraction` is a fraction of: all objects, or those of each image, and then at least one of each."""
     seed: int = 0
     """Seed of the draws that `keep_fraction` and `background_fraction` make."""
     dense: bool = False
@@ -84,6 +89,10 @@ class TruthSettings(Source):
 
     region: Region | None = None
     """Only this part is scored."""
+    images: Images | None = None
+    """Only these are scored, of independent 2D images."""
+    ignore: Source | None = None
+    """Mask of voxels that are not scored (non-zero = ignore), as if neither truth nor segments had any there."""
     min_voxels: CountOrZero = 0
     """Objects under this size are left out of the scores."""
 
@@ -251,6 +260,8 @@ class ExecutionSettings(Section):
 class Settings(Section):
     """The configuration file."""
 
+    folder: str | None = None
+    """What {folder} in a `uri` stands for; on the command line: --config folder=FOLDER."""
     volumes: dict[Name, VolumeSettings]
     """The data, by name."""
     models: dict[Name, ModelSettings]

@@ -8,7 +8,7 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.settings.jobs import CheckJob, LabelsJob, digest
-from spoco_blocks.stages.sources import check_volume, label_source, open_like, region_box
+from spoco_blocks.stages.sources import check_volume, chosen_part, label_source, open_like
 from spoco_blocks.volumes import Volume
 
 VERSION = 1
@@ -30,7 +30,9 @@ def check_sources(job: CheckJob) -> dict[str, Volume]:
         )
         if section.truth is not None:
             open_like(label_source(section.truth), opened[name], "truth")
-            region_box(section.truth.region, opened[name])
+            if section.truth.ignore is not None:
+                open_like(section.truth.ignore, opened[name], "mask of what is not scored")
+            chosen_part(section.truth, opened[name], independent=opened[name].meta.independent_images)
     for model, volumes in job.trained_on.items():
         alike = [*volumes, *job.segmented[model]] if volumes else []
         for name in alike[1:]:

@@ -1,9 +1,18 @@
-"""Stage `evaluate`: scores against complete labels, from one contingency table that blocks add up to."""
+"""Stage `evaluate`: scores against complete labels, from one contingency table that blocks add up to.
+
+Independent images are also scored one by one, as benchmarks of 2D images do, and the scores averaged.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
@@ -16,10 +25,14 @@ from spoco_blocks.kernels.scores import scores
 from spoco_blocks.settings.jobs import EvaluateJob, digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.plan import Plan
-from spoco_blocks.stages.sources import label_source, open_like, open_source, region_box
+from spoco_blocks.stages.sources import chosen_part, label_source, open_like, open_source
 from spoco_blocks.volumes import read_instances
 
-VERSION = 1
+VERSION = 2
+# What is averaged over images. Voxel scores are left out: an image without objects has none.
+OF_IMAGES = ("sbd", "dic", "ap50", "ap75", "map", "f1_50", "pq")
+
+Table = tuple[NDArray[np.uint64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -29,17 +42,22 @@ class CompareBlock:
     truth: Source
     segments: Source
     region: Box
+    ignore: Source | None = None
 
     def __call__(self, block: Block) -> Tables:
         """Compare one block."""
         part = block.inner.intersection(self.region)
         truth = read_instances(open_source(self.truth), part)
-        pairs, counts = contingency(truth, open_source(self.segments).read(part))
+        segments = open_source(self.segments).read(part)
+        if self.ignore is not None:
+            counted = open_source(self.ignore).read(part) == 0
+            truth, segments = truth * counted, segments * counted
+        pairs, counts = contingency(truth, segments)
         return {"pairs": pairs, "counts": counts}
 
     def memory_bytes(self, block: Block) -> int:
-        """Truth and segments."""
-        return block.inner.size * 24
+        """Truth, segments and mask."""
+        return block.inner.size * 40
 
 
 def run_evaluate(job: EvaluateJob, layout: Layout, execution: Execution, content: str = "") -> Manifest:
@@ -52,20 +70,68 @@ def run_evaluate(job: EvaluateJob, layout: Layout, execution: Execution, content
     if job.truth is None:
         write_atomically(results.scores, json.dumps({"note": "no truth is configured for this volume"}) + "\n")
         return watch.finish(results.manifest("evaluate"), described)
-    segments = open_source(Source(uri=str(results.segments)))
-    source = label_source(job.truth)
-    if plan.planar and source.axes is None and plan.shape[0] > 1:
-        source = source.model_copy(update={"axes": "nyx"})
-    open_like(source, segments, "truth")
-    region = region_box(job.truth.region, segments)
+    stored = Source(uri=str(results.segments))
+    images = plan.planar and plan.shape[0] > 1
+    truth = _with_axes(label_source(job.truth), images)
+    ignore = None if job.truth.ignore is None else _with_axes(job.truth.ignore, images)
+    segments = open_source(stored)
+    open_like(truth, segments, "truth")
+    region, chosen = chosen_part(job.truth, segments, independent=images)
     grid = BlockGrid(plan.shape, plan.block_shape)
-    chosen = tuple(grid.touching(region))
-    blocks = Blocks(grid, results.ledger("evaluate"), watch.identity, only=chosen)
-    run(CompareBlock(source, Source(uri=str(results.segments)), region), blocks, execution)
+    numbers = tuple(n for n in grid.touching(region) if chosen is None or grid.block(n).inner.start[0] in chosen)
+    blocks = Blocks(grid, results.ledger("evaluate"), watch.identity, only=numbers)
+    run(CompareBlock(truth, stored, region, ignore), blocks, execution)
     records = Records(blocks.folder, blocks.record_identity, 0)
-    tables = [(record["pairs"], record["counts"]) for record in map(records.of, chosen)]
-    found = asdict(scores(*merge_tables(tables), min_voxels=job.truth.min_voxels))
+    tables = [(record["pairs"], record["counts"]) for record in map(records.of, numbers)]
+    found: dict[str, Any] = asdict(scores(*merge_tables(tables), min_voxels=job.truth.min_voxels))
+    if images:
+        of_image = (grid.block(n).inner.start[0] for n in numbers)
+        found["per_image"] = mean_scores(zip(of_image, tables, strict=True), job.truth.min_voxels)
     write_atomically(results.scores, json.dumps(found, indent=1) + "\n")
-    return watch.finish(
-        results.manifest("evaluate"), {**described, "scores": found, "region": [region.start, region.stop]}
+    scored = {"scores": found, "region": [region.start, region.stop], "images": chosen}
+    return watch.finish(results.manifest("evaluate"), {**described, **scored})
+
+
+def _with_axes(source: Source, images: bool) -> Source:
+    """Say that the first axis counts images, where nobody said; the segmentation's store cannot."""
+    return source.model_copy(update={"axes": "nyx"}) if images and source.axes is None else source
+
+
+def mean_scores(tables: Iterable[tuple[int, Table]], min_voxels: int) -> dict[str, float]:
+    """Score each image for itself and average, every image alike however many objects it holds.
+
+    Parameters
+    ----------
+    tables : iterable of (int, table)
+        Number of the image, in rising order, and a table of a part of it.
+    min_voxels : int
+        Truth objects under this size are left out.
+
+    Returns
+    -------
+    dict
+        Number of `images`, and the means of `OF_IMAGES`; that of `dic` is the |DiC| of the CVPPP challenge.
+    """
+    each = [
+        scores(*merge_tables([table for _, table in parts]), min_voxels=min_voxels)
+        for _, parts in groupby(tables, key=lambda part: part[0])
+    ]
+    means = {name: float(np.mean([getattr(of_image, name) for of_image in each])) for name in OF_IMAGES}
+    return {"images": len(each), **means}
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """Put the scores that benchmarks report into a line for the terminal."""
+    voi = f"VOI {found['voi_split']:.2f} + {found['voi_merge']:.2f} bits"
+    line = f"{_figures(found)}, {voi}; {found['n_segments']} segments for {found['n_truth']} objects"
+    if "per_image" not in found:
+        return line
+    return f"mean of {found['per_image']['images']} images: {_figures(found['per_image'])}\nall together: {line}"
+
+
+def _figures(found: Mapping[str, Any]) -> str:
+    dic = f"{found['dic']:.2f}".removesuffix(".00")
+    precision = ", ".join(
+        f"{name} {found[key]:.3f}" for name, key in (("AP50", "ap50"), ("AP75", "ap75"), ("mAP", "map"))
     )
+    return f"SBD {found['sbd']:.3f}, |DiC| {dic}, {precision}"

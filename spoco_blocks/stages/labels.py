@@ -27,7 +27,7 @@ from spoco_blocks.learn.intensity import HIGH_PERCENTILE, LOW_PERCENTILE
 from spoco_blocks.settings.jobs import LabelsJob, digest
 from spoco_blocks.settings.sections import LabelSettings
 from spoco_blocks.stages.sources import check_volume
-from spoco_blocks.volumes import read_instances
+from spoco_blocks.volumes import Volume, read_instances
 
 VERSION = 1
 EDGE = 128
@@ -57,9 +57,15 @@ class ScanBlock:
             )
         tables: dict[str, NDArray[Any]] = {"intensities": voxels[:, self.step // 2 :: self.step].copy()}
         part = block.inner.intersection(region)
-        if labels is not None and part.size:
+        if labels is not None and part.size and self._chosen(raw, block):
             tables |= index_objects(read_instances(labels, part), part, np.random.default_rng(block.index))
         return tables
+
+    def _chosen(self, raw: Volume, block: Block) -> bool:
+        """Tell whether the image of this block, which holds no other, is one to learn from."""
+        if self.job.labels is None or self.job.labels.images is None:
+            return True
+        return block.inner.start[0] in self.job.labels.images.of(raw.meta.shape[0])
 
     def memory_bytes(self, block: Block) -> int:
         """Raw, labels, and the order and positions of labelled voxels, measured for fully labelled data."""
@@ -158,7 +164,7 @@ def _write_objects(
             f"{labels.uri} labels no object in {region}; expected 0 = not labelled and at least one other value. Check "
             "`uri`, `level` and `region` of the labels."
         )
-    kept = choose_objects(objects["ids"], objects["voxels"], labels)
+    kept = choose_objects(objects["ids"], objects["voxels"], objects["start"][:, 0], labels)
     training, validation = split_region(objects, kept, region, labels.validation_fraction)
     table = {
         "id": objects["ids"],
@@ -185,8 +191,22 @@ def _write_objects(
     }
 
 
-def choose_objects(ids: NDArray[np.uint64], voxels: NDArray[np.int64], labels: LabelSettings) -> NDArray[np.bool_]:
-    """Draw the objects that count as annotated: at least one.
+def choose_objects(
+    ids: NDArray[np.uint64], voxels: NDArray[np.int64], images: NDArray[np.int64], labels: LabelSettings
+) -> NDArray[np.bool_]:
+    """Draw the objects that count as annotated: at least one, or one of each image that has any.
+
+    Parameters
+    ----------
+    ids, voxels, images : (n,) ndarray
+        Id, size and, of independent images, number of the image of each object.
+    labels : LabelSettings
+        How many, of which size, and the seed.
+
+    Returns
+    -------
+    (n,) ndarray of bool
+        Which are annotated.
 
     Raises
     ------
@@ -199,9 +219,11 @@ def choose_objects(ids: NDArray[np.uint64], voxels: NDArray[np.int64], labels: L
             f"none of the {len(ids)} objects in {labels.uri} has {labels.min_voxels} voxels (the largest has "
             f"{voxels.max()}); lower labels.min_voxels."
         )
-    count = max(1, round(labels.keep_fraction * len(large)))
-    kept = np.zeros(len(ids), bool)
-    kept[np.random.default_rng(labels.seed).choice(large, count, replace=False)] = True
+    of_image = [large[images[large] == image] for image in np.unique(images[large])]
+    rng, kept = np.random.default_rng(labels.seed), np.zeros(len(ids), bool)
+    for group in of_image if labels.keep_per == "image" else [large]:
+        count = max(1, round(labels.keep_fraction * len(group)))
+        kept[rng.choice(group, count, replace=False)] = True
     return kept
 
 

@@ -8,7 +8,7 @@ from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Box, triple
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import LabelsJob
-from spoco_blocks.settings.sections import LabelSettings, Region, Source
+from spoco_blocks.settings.sections import LabelSettings, Region, Source, TruthSettings
 from spoco_blocks.volumes import Volume, open_volume
 
 
@@ -86,6 +86,34 @@ def region_box(region: Region | None, raw: Volume) -> Box:
     return Box(start, stop)
 
 
+def chosen_part(
+    section: LabelSettings | TruthSettings, raw: Volume, *, independent: bool
+) -> tuple[Box, tuple[int, ...] | None]:
+    """Give the box that labels are read or scored in, and which of its independent images; None where all are.
+
+    Raises
+    ------
+    VolumeError
+        When nothing is left, or images are chosen where there are none.
+    """
+    region = region_box(section.region, raw)
+    if section.images is None:
+        return region, None
+    if not independent:
+        raise VolumeError(
+            f"`images` chooses among independent 2D images; {raw.uri} has axes {raw.meta.axes}. Say axes: nyx if its "
+            "first axis counts images, or use `region`."
+        )
+    (first, y0, x0), (last, y1, x1) = region.start, region.stop
+    images = tuple(n for n in section.images.of(raw.meta.shape[0]) if first <= n < last)
+    if not images:
+        raise VolumeError(
+            f"images {section.images.model_dump(exclude_none=True)} leaves none of the {raw.meta.shape[0]} images of "
+            f"{raw.uri} in {region}; images are counted from 0."
+        )
+    return Box((images[0], y0, x0), (images[-1] + 1, y1, x1)), images
+
+
 def check_volume(job: LabelsJob) -> tuple[Volume, Volume | None, Box]:
     """Open raw data and labels and give them with the annotated region."""
     raw = open_raw(job.raw, job.voxel_size_nm)
@@ -95,7 +123,13 @@ def check_volume(job: LabelsJob) -> tuple[Volume, Volume | None, Box]:
     for mask, what in ((job.labels.background, "background mask"), (job.labels.ignore, "ignore mask")):
         if mask is not None:
             open_like(mask, raw, what)
-    return raw, labels, region_box(job.labels.region, raw)
+    if job.labels.keep_per == "image" and not (raw.meta.independent_images or raw.meta.shape[0] == 1):
+        raise VolumeError(
+            f"labels.keep_per: image needs independent 2D images; {raw.uri} has axes {raw.meta.axes}. Say axes: nyx if "
+            "its first axis counts images, or leave keep_per out."
+        )
+    region, _ = chosen_part(job.labels, raw, independent=raw.meta.independent_images)
+    return raw, labels, region
 
 
 def label_source(labels: Source) -> Source:

@@ -23,7 +23,7 @@ from spoco_blocks.learn.supervision import Supervision
 from spoco_blocks.learn.train import Part, Training
 from spoco_blocks.settings.jobs import LabelsJob, TrainJob, digest
 from spoco_blocks.stages.check import check_alike
-from spoco_blocks.stages.sources import check_volume, open_like, shell_voxels
+from spoco_blocks.stages.sources import check_volume, chosen_part, open_like, shell_voxels
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,8 @@ def prepare(
         plan.offsets,
     )
     wanted = job.training.patch_voxels or choose_patch(length_nm, voxel_size_nm, planar)
+    if planar:
+        wanted = triple((1, *wanted[1:]))
     patch = triple(
         min(extents) for extents in zip(*(fit_patch(wanted, plan.stride, part.training) for part in parts), strict=True)
     )
@@ -147,6 +149,7 @@ def open_part(job: LabelsJob, source: Manifest, layout: Layout, voxel_size_nm: t
         normalisation=Normalisation(tuple(result["intensity_low"]), tuple(result["intensity_high"])),
         supervision=supervision,
         anchors={int(i): positions[(owner == i) & inside] for i in np.unique(owner[inside])},
+        images=chosen_part(job.labels, raw, independent=raw.meta.independent_images)[1],
     )
     validation = None if result["validation"] is None else box_of(result["validation"])
     return Part(volume, training, validation, isotropic, voxel_size_nm)

@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from spoco_blocks.errors import VolumeError, VolumeNotFoundError
-from spoco_blocks.volumes import hdf5, ome_zarr, zarr_array
+from spoco_blocks.volumes import cityscapes, cvppp, hdf5, ome_zarr, zarr_array
 from spoco_blocks.volumes.instances import read_instances
 from spoco_blocks.volumes.layout import voxel_size_of
 from spoco_blocks.volumes.ome_zarr_create import create_ome_zarr
@@ -44,6 +44,8 @@ FORMATS = {
     "HDF5": Format(hdf5.detects, hdf5.open_hdf5),
     "OME-Zarr": Format(ome_zarr.detects, ome_zarr.open_ome_zarr),
     "Zarr": Format(zarr_array.detects, zarr_array.open_zarr),
+    "CVPPP": Format(cvppp.detects, cvppp.open_cvppp),
+    "Cityscapes": Format(cityscapes.detects, cityscapes.open_cityscapes),
 }
 
 
@@ -61,12 +63,13 @@ def open_volume(
     Parameters
     ----------
     uri : str or path
-        ``IMAGE.zarr``, ``IMAGE.zarr/labels/NAME``, ``IMAGE.zarr/LEVEL``, a plain Zarr array, or ``FILE.h5/DATASET``.
+        ``IMAGE.zarr``, ``IMAGE.zarr/labels/NAME``, ``IMAGE.zarr/LEVEL``, a plain Zarr array, ``FILE.h5/DATASET``,
+        ``FOLDER/rgb`` of a CVPPP folder, or ``FOLDER/leftImg8bit/SPLIT`` of Cityscapes.
     level : int
         Level of an OME-Zarr pyramid, 0 for full resolution.
     axes : str, optional
-        Axes on disk instead of those that the store states or that follow from their number; "nyx" for independent
-        images.
+        Axes on disk instead of those that the store states or that follow from their number; "nyx" or "cnyx"
+        for independent images.
     voxel_size_nm : tuple of float, optional
         Extent of a voxel of level 0 along z, y, x in nm, instead of that of the store; coarser levels scale it.
 

@@ -39,10 +39,8 @@ class Layout:
 
     @property
     def axes(self) -> str:
-        """Axes as presented: "zyx", "czyx" or "nyx"."""
-        if "n" in self.disk_axes:
-            return "nyx"
-        return "czyx" if self.channels else "zyx"
+        """Axes as presented: "zyx" or "nyx", after a "c" where there are channels."""
+        return ("c" if self.channels else "") + ("nyx" if "n" in self.disk_axes else "zyx")
 
     def _extent(self, axis: str, disk: Sequence[int]) -> int:
         return int(disk[self.disk_axes.index(axis)]) if axis in self.disk_axes else 1
@@ -72,9 +70,9 @@ def layout_of(uri: str, shape: Sequence[int], axes: str | None = None) -> Layout
         When the axes are not among those we can present, do not fit the array, or the array is empty.
     """
     shape = tuple(int(s) for s in shape)
-    expected = 'axes must be "yx", "zyx", "czyx", "tczyx" (or these without some of t, c, z), or "nyx"'
+    expected = 'axes must be "yx", "zyx", "czyx", "tczyx" (or these without some of t, c, z), "nyx" or "cnyx"'
     chosen = _DEFAULT_AXES.get(len(shape)) if axes is None else axes
-    if chosen is None or not re.fullmatch(r"t?c?z?yx|nyx", chosen):
+    if chosen is None or not re.fullmatch(r"t?c?z?yx|c?nyx", chosen):
         raise VolumeError(f"{uri}: cannot read axes {axes!r} of an array of shape {shape}; {expected}.")
     if len(chosen) != len(shape):
         raise VolumeError(

@@ -20,11 +20,12 @@ class VolumeMeta:
     Attributes
     ----------
     shape : tuple of int
-        Extent along z, y, x; a 2D image has z = 1. With axes "nyx" the first entry counts independent images.
+        Extent along z, y, x; a 2D image has z = 1. Where the axes hold n, the first entry counts independent
+        images.
     dtype : numpy.dtype
         Data type of the voxels.
     axes : str
-        "zyx", "czyx" or "nyx" (independent 2D images, never stitched across).
+        "zyx", "czyx", or "nyx", "cnyx" (independent 2D images, never stitched across).
     channels : int or None
         Number of channels; None when the array has no channel axis.
     voxel_size_nm : tuple of float or None
@@ -46,7 +47,7 @@ class VolumeMeta:
     @property
     def independent_images(self) -> bool:
         """Whether the first axis counts images that have nothing to do with each other."""
-        return self.axes.startswith("n")
+        return "n" in self.axes
 
 
 class Volume(Protocol):

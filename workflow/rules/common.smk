@@ -84,7 +84,9 @@ def labels_content(wildcards):
 def truth_content(wildcards):
     """Changes when the truth was edited in place."""
     truth = SETTINGS.volumes[volume_of(wildcards.segmentation)].truth
-    return "fixed" if truth is None or example_data() else fingerprint(truth.uri)
+    if truth is None or example_data():
+        return "fixed"
+    return fingerprint(truth.uri, truth.ignore.uri if truth.ignore else None)
 
 
 def annotated_volumes(wildcards):

@@ -112,11 +112,12 @@ def _scores(results: SegmentationResults, ran: Ran, raw: Volume) -> tuple[dict[s
     scores = json.loads(results.scores.read_text())
     if "ap50" not in scores:
         return None, None
-    region = ran["evaluate"][0].result.get("region") if "evaluate" in ran else None
-    if region is None:
+    evaluated = ran["evaluate"][0].result if "evaluate" in ran else {}
+    if "region" not in evaluated:
         return scores, None
-    box = Box(triple(region[0]), triple(region[1]))
-    return scores, None if box == Box.of_shape(raw.meta.shape) else box
+    start, stop = evaluated["region"]
+    box = Box(triple(start), triple(stop))
+    return scores, None if box == Box.of_shape(raw.meta.shape) and not evaluated.get("images") else box
 
 
 def _objects(path: Path) -> ObjectTable:

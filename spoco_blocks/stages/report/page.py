@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,13 @@ def _scores(content: ReportContent) -> Rows:
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
         share = _percent(value) if text.share else None
         rows.append({"text": text, "value": shown, "share": share})
+    means = (content.scores or {}).get("per_image", {})
+    for text in wording.SCORES:
+        if text.key in means:
+            value, share = means[text.key], _percent(means[text.key]) if text.share else None
+            words = f"Each image scored for itself, mean of {means['images']:,}."
+            renamed = replace(text, name=f"{text.name} per image", text=words)
+            rows.append({"text": renamed, "value": f"{value:.3f}", "share": share})
     return rows
 
 
