@@ -13,7 +13,7 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.ledger import Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
-from spoco_blocks.grid import Block
+from spoco_blocks.grid import Block, Triple
 from spoco_blocks.learn.checkpoint import load_checkpoint
 from spoco_blocks.learn.device import choose_device
 from spoco_blocks.learn.intensity import Normalisation
@@ -30,11 +30,11 @@ ACTIVATIONS = 9
 
 
 @lru_cache(maxsize=2)
-def open_network(checkpoint: str, weights: str) -> tuple[EmbeddingNetwork, str]:
-    """Load a network once per process; `weights` is its digest, so that a retrained model is loaded anew."""
+def open_network(checkpoint: str, weights: str, identity: str) -> tuple[EmbeddingNetwork, str]:
+    """Load f or g once per process; `identity` is its digest, so that a retrained model is loaded anew."""
     # One thread, whatever the executor: results then do not depend on how many share the machine.
     device = choose_device(threads=1)
-    return load_checkpoint(Path(checkpoint)).network().to(device), device
+    return load_checkpoint(Path(checkpoint)).network(ema=weights == "g").to(device), device
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,11 @@ class EmbedBlock:
     """Read the outer box, predict, write the inner one."""
 
     raw: Source
+    origin: Triple
     normalisation: Normalisation
     checkpoint: str
     weights: str
+    identity: str
     width: int
     channels: int
     embeddings: Source
@@ -52,8 +54,8 @@ class EmbedBlock:
 
     def __call__(self, block: Block) -> Tables:
         """Predict one block."""
-        network, device = open_network(self.checkpoint, self.weights)
-        raw = self.normalisation(open_source(self.raw).read(block.outer))
+        network, device = open_network(self.checkpoint, self.weights, self.identity)
+        raw = self.normalisation(open_source(self.raw).read(block.outer.shifted(self.origin)))
         embeddings, foreground = predict(network, raw, device=device)
         inner = block.inner_local.slices
         probability = np.rint(foreground[inner] * 255).astype(np.uint8)
@@ -76,9 +78,11 @@ def run_embed(job: EmbedJob, layout: Layout, execution: Execution, shard: int, s
     plan = Plan.read(planned)
     task = EmbedBlock(
         raw=job.raw,
+        origin=plan.origin,
         normalisation=Normalisation(tuple(labels.result["intensity_low"]), tuple(labels.result["intensity_high"])),
         checkpoint=plan.checkpoint,
-        weights=planned.inputs["weights"],
+        weights=plan.weights,
+        identity=planned.inputs["weights"],
         width=load_checkpoint(Path(plan.checkpoint)).plan.widths[0],
         channels=plan.channels,
         embeddings=Source(uri=str(results.embeddings)),
