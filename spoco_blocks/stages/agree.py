@@ -141,7 +141,7 @@ def run_agree(job: AgreeJob, layout: Layout, execution: Execution) -> Manifest:
         background=Source(uri=str(results.background)),
     )
     written = Blocks(grid, results.ledger("write"), watch.identity)
-    run(task, written, execution)
+    summary = run(task, written, execution)
     records = list(Records(written.folder, written.record_identity, len(grid)))
     write_tables(table, records, results)
     part = Box.of_shape(plan.shape).shifted(plan.origin)
@@ -151,6 +151,7 @@ def run_agree(job: AgreeJob, layout: Layout, execution: Execution) -> Manifest:
         "segments_f": int(Manifest.read(f.manifest("stitch")).result["segments"]),
         **count_fates(table),
         "background_voxels": sum(int(record["background"]) for record in records),
+        **summary.__dict__,
     }
     warnings = [] if result["kept"] else [describe_nothing(job, result)]
     for warning in warnings:
