@@ -100,6 +100,13 @@ def pyramid(args: argparse.Namespace) -> None:
     run_pyramid(jobs.read_job(jobs.RelabelJob, args.job), Layout(args.results), _execution(args))
 
 
+def agree(args: argparse.Namespace) -> None:
+    """Keep what two networks agree on as pseudo-labels."""
+    from spoco_blocks.stages.agree import run_agree
+
+    run_agree(jobs.read_job(jobs.AgreeJob, args.job), Layout(args.results), _execution(args))
+
+
 def evaluate(args: argparse.Namespace) -> None:
     """Score a segmentation against the truth."""
     from spoco_blocks.stages.evaluate import in_words, run_evaluate
@@ -118,7 +125,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
-    check, labels, train, plan, embed, calibrate, cluster, stitch, relabel, pyramid, evaluate, report,
+    check, labels, train, plan, embed, calibrate, cluster, stitch, relabel, pyramid, agree, evaluate, report,
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout, SegmentationResults
-from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.settings import Settings, jobs, parse_settings
 from spoco_blocks.stages.calibrate import run_calibrate
 from spoco_blocks.stages.cluster import run_cluster
 from spoco_blocks.stages.embed import run_embed
@@ -17,6 +17,24 @@ from spoco_blocks.stages.relabel import run_pyramid, run_relabel
 from spoco_blocks.stages.stitch import run_stitch
 
 SERIAL = Execution()
+
+
+def segment(
+    settings: Settings, name: str, layout: Layout, execution: Execution = SERIAL, shards: int = 1
+) -> SegmentationResults:
+    """Run the stages from plan to relabel."""
+    stages = ("plan", "embed", "cluster", "stitch", "relabel")
+    job = {stage: jobs.segmentation_job(settings, stage, name) for stage in stages}
+    run_plan(job["plan"], layout)
+    for shard in range(shards):
+        run_embed(job["embed"], layout, execution, shard, shards)
+    run_calibrate(job["cluster"], layout, execution)
+    for shard in range(shards):
+        run_cluster(job["cluster"], layout, execution, shard, shards)
+    run_stitch(job["stitch"], layout)
+    for shard in range(shards):
+        run_relabel(job["relabel"], layout, execution, shard, shards)
+    return layout.segmentation(name)
 
 
 @dataclass(frozen=True)
@@ -31,17 +49,7 @@ class Trained:
         tree = copy.deepcopy(self.tree)
         tree["segmentations"] = {name: tree["segmentations"]["balls"] | section}
         settings = parse_settings(tree)
-        job = {stage: jobs.segmentation_job(settings, stage, name) for stage in ("plan", "embed", "cluster", "stitch")}
-        relabel = jobs.segmentation_job(settings, "relabel", name)
-        run_plan(job["plan"], self.layout)
-        for shard in range(shards):
-            run_embed(job["embed"], self.layout, execution, shard, shards)
-        run_calibrate(job["cluster"], self.layout, execution)
-        for shard in range(shards):
-            run_cluster(job["cluster"], self.layout, execution, shard, shards)
-        run_stitch(job["stitch"], self.layout)
-        for shard in range(shards):
-            run_relabel(relabel, self.layout, execution, shard, shards)
-        run_pyramid(relabel, self.layout, execution)
+        results = segment(settings, name, self.layout, execution, shards)
+        run_pyramid(jobs.segmentation_job(settings, "pyramid", name), self.layout, execution)
         run_evaluate(jobs.segmentation_job(settings, "evaluate", name), self.layout, execution)
-        return self.layout.segmentation(name)
+        return results

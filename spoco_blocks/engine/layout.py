@@ -59,6 +59,51 @@ class ModelResults:
         """Learning curves for TensorBoard."""
         return self.root / "tensorboard"
 
+    def pseudo(self, volume: str) -> PseudoResults:
+        """Pseudo-labels that this model made of a training volume."""
+        return PseudoResults(self.root / "pseudo" / volume)
+
+
+@dataclass(frozen=True)
+class PseudoResults:
+    """Pseudo-labels that one model made of one of its training volumes; arrays hold the training part only."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """Manifest of `agree`."""
+        return self.root / "agree.json"
+
+    @property
+    def labels(self) -> Path:
+        """Array (z, y, x) uint32: segments that were kept, 1..n."""
+        return self.root / "labels.zarr"
+
+    @property
+    def background(self) -> Path:
+        """Array (z, y, x) uint8: 1 where both networks see background."""
+        return self.root / "background.zarr"
+
+    @property
+    def segments(self) -> Path:
+        """Table of all segments of g: their agreement, and what became of them."""
+        return self.root / "segments.parquet"
+
+    @property
+    def anchors(self) -> Path:
+        """Table of a few voxels of each kept segment, in the frame of the volume."""
+        return self.root / "anchors.parquet"
+
+    @property
+    def lookup(self) -> Path:
+        """Pseudo-label of every segment of g, a NumPy array."""
+        return self.root / "lookup.npy"
+
+    def ledger(self, step: str) -> Path:
+        """Folder of the block records of one step of `agree`."""
+        return self.root / step
+
 
 @dataclass(frozen=True)
 class SegmentationResults:

@@ -99,10 +99,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(**fields)
 
 
-def weights_digest(checkpoint: Checkpoint) -> str:
-    """Give a digest of the predicting weights: equal digests, equal predictions."""
+def weights_digest(checkpoint: Checkpoint, *, ema: bool = True) -> str:
+    """Give a digest of the weights of g (or f): equal digests, equal predictions."""
     total = hashlib.sha256()
-    for name, tensor in sorted(checkpoint.weights_ema.items()):
+    for name, tensor in sorted((checkpoint.weights_ema if ema else checkpoint.weights).items()):
         total.update(name.encode())
         total.update(tensor.contiguous().numpy().tobytes())
     return total.hexdigest()[:32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from scipy import ndimage
 from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.learn.losses import BACKGROUND, IGNORE, UNLABELLED
 from spoco_blocks.volumes import Volume, read_instances
+
+if TYPE_CHECKING:
+    from spoco_blocks.learn.pseudo import PseudoLabels
 
 # Edge of the cubes in which background is drawn, and how far objects must be from one, in voxels.
 CUBE, CLEARANCE = 8, 2
@@ -39,6 +42,8 @@ class Supervision:
         Voxels (z, y, x) outside an object that count as background.
     seed : int
         Seed of the draw of cubes.
+    pseudo : PseudoLabels or None
+        What fills unlabelled voxels; its objects are numbered after the annotated ones.
     """
 
     labels: Volume
@@ -50,6 +55,7 @@ class Supervision:
     background_fraction: float
     shell: Triple
     seed: int
+    pseudo: PseudoLabels | None = None
 
     def read(self, box: Box) -> NDArray[np.int32]:
         """Read a box: (z, y, x) int32, > 0 objects, 0 unlabelled, -1 background, -2 ignore."""
@@ -58,7 +64,7 @@ class Supervision:
         )
         ids = read_instances(self.labels, wide)
         known = number_objects(ids, self.kept)
-        shell = _near(known > 0, self.shell) & (known == UNLABELLED)
+        shell = near(known > 0, self.shell) & (known == UNLABELLED)
         if self.dense:
             known[(known == UNLABELLED) & (ids == 0)] = BACKGROUND
         if self.background_fraction:
@@ -68,6 +74,8 @@ class Supervision:
         known[shell] = BACKGROUND
         if self.ignore is not None:
             known[self.ignore.read(wide) != 0] = IGNORE
+        if self.pseudo is not None:
+            self.pseudo.add_to(known, wide, len(self.kept))
         return known[box.relative_to(wide.start).slices]
 
     @property
@@ -84,10 +92,10 @@ class Supervision:
         return Box(start, stop).intersection(self.region)
 
     def _empty_cubes(self, occupied: NDArray[np.bool_], wide: Box) -> NDArray[np.bool_]:
-        near = _near(occupied, self._clearance) | occupied
+        taken = near(occupied, self._clearance) | occupied
         cubes = [np.arange(a, b) // c for a, b, c in zip(wide.start, wide.stop, self._cube, strict=True)]
         starts = [np.flatnonzero(np.diff(c, prepend=-1)) for c in cubes]
-        blocked: NDArray[Any] = near
+        blocked: NDArray[Any] = taken
         for axis, start in enumerate(starts):
             blocked = np.logical_or.reduceat(blocked, start, axis)
         z, y, x = np.meshgrid(*[np.unique(c) for c in cubes], indexing="ij")
@@ -116,7 +124,7 @@ def uniform_hash(seed: int, z: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -
     return np.asarray((state >> np.uint64(11)).astype(np.float64) / 2.0**53)
 
 
-def _near(mask: NDArray[np.bool_], radius: Triple) -> NDArray[np.bool_]:
+def near(mask: NDArray[np.bool_], radius: Triple) -> NDArray[np.bool_]:
     """Tell which voxels are within a number of face steps of the mask, along the axes with a radius."""
     structure = ndimage.generate_binary_structure(3, 1)
     for axis, steps in enumerate(radius):

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
 from spoco_blocks.errors import SettingsError
-from spoco_blocks.settings.base import LengthsNm, Section
+from spoco_blocks.settings.base import Count, Fraction, LengthsNm, Section
+from spoco_blocks.settings.expansion import TeacherSegmentation, teacher_of, teacher_segmentations
 from spoco_blocks.settings.reading import explain
 from spoco_blocks.settings.sections import (
-    BlockSettings,
-    ClusteringSettings,
     LabelSettings,
     NetworkSettings,
     Settings,
     Source,
-    StitchingSettings,
     TrainingSettings,
     TruthSettings,
     VolumeSettings,
 )
+from spoco_blocks.settings.segmentation import BlockSettings, ClusteringSettings, StitchingSettings
 
 
 class CheckJob(Section):
@@ -46,6 +45,14 @@ class LabelsJob(Section):
     labels: LabelSettings | None
 
 
+class Teaching(Section):
+    """Learn also from what a teacher segmented."""
+
+    teacher: str
+    shell: bool
+    continue_training: bool
+
+
 class TrainJob(Section):
     """Train one model."""
 
@@ -53,6 +60,20 @@ class TrainJob(Section):
     volumes: tuple[LabelsJob, ...]
     network: NetworkSettings
     training: TrainingSettings
+    teaching: Teaching | None = None
+
+
+class AgreeJob(Section):
+    """Keep the segments of g that f segmented alike, as pseudo-labels."""
+
+    segmentation: str
+    other: str
+    model: str
+    volume: LabelsJob
+    agreement: Fraction
+    min_voxels: Count
+    max_contradicted: Fraction
+    background: Fraction
 
 
 class PlanJob(Section):
@@ -62,6 +83,8 @@ class PlanJob(Section):
     volume: LabelsJob
     model: str
     checkpoint: str | None
+    weights: Literal["g", "f"]
+    training_part: bool
     blocks: BlockSettings
 
 
@@ -132,11 +155,30 @@ def labels_job(settings: Settings, volume: str) -> LabelsJob:
 def train_job(settings: Settings, model: str) -> TrainJob:
     """Give the job of stage `train` for a model."""
     section = settings.models[model]
+    teacher, pseudo = teacher_of(settings, model), section.pseudo_labels
     return TrainJob(
         model=model,
         volumes=tuple(labels_job(settings, volume) for volume in section.volumes),
         network=section.network,
         training=section.training,
+        teaching=None
+        if teacher is None
+        else Teaching(teacher=teacher, shell=pseudo.shell, continue_training=pseudo.continue_training),
+    )
+
+
+def agree_job(settings: Settings, teacher: str, volume: str) -> AgreeJob:
+    """Give the job of stage `agree` for a teacher and one of its training volumes."""
+    pseudo, names = settings.models[teacher].pseudo_labels, teacher_segmentations(teacher, volume)
+    return AgreeJob(
+        segmentation=names["g"],
+        other=names["f"],
+        model=teacher,
+        volume=labels_job(settings, volume),
+        agreement=pseudo.agreement,
+        min_voxels=pseudo.min_voxels,
+        max_contradicted=pseudo.max_contradicted,
+        background=pseudo.background,
     )
 
 
@@ -156,6 +198,8 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             volume=labels_job(settings, section.volume),
             model=section.model,
             checkpoint=settings.models[section.model].checkpoint,
+            weights=section.weights,
+            training_part=isinstance(section, TeacherSegmentation),
             blocks=section.blocks,
         )
     if stage == "embed":

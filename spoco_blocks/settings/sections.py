@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from spoco_blocks.clustering import Hdbscan, MeanShift, Modes, Mutex
 from spoco_blocks.settings.base import (
     Count,
     CountOrZero,
@@ -21,6 +20,8 @@ from spoco_blocks.settings.base import (
     Section,
 )
 from spoco_blocks.settings.images import Images
+from spoco_blocks.settings.pseudo_labels import PseudoLabelSettings
+from spoco_blocks.settings.segmentation import SegmentationSettings
 from spoco_blocks.settings.views import ViewSettings
 
 
@@ -192,60 +193,16 @@ class ModelSettings(Section):
     """The network."""
     training: TrainingSettings = TrainingSettings()
     """How it is trained."""
+    pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
+    """Training again on what it segmented itself."""
 
     @model_validator(mode="after")
     def _trained_or_given(self) -> ModelSettings:
         if bool(self.volumes) == bool(self.checkpoint):
             raise ValueError("a model needs either volumes to train on or a checkpoint, and not both")
+        if self.checkpoint and self.pseudo_labels.rounds:
+            raise ValueError("a model given as a checkpoint is not trained, so it has no rounds of pseudo_labels")
         return self
-
-
-class BlockSettings(Section):
-    """How the volume is cut."""
-
-    shape_voxels: tuple[Count, Count, Count] = (128, 128, 128)
-    """Inner shape of a block; rounded up to what the network's strides need."""
-    halo_voxels: CountOrZero = 16
-    """Margin that clustering sees around a block. The halo of the network is computed, not set."""
-
-
-class StitchingSettings(Section):
-    """The one global decision about which fragments are one object. Distances are in embedding units."""
-
-    merge_distance: Positive = 1.0
-    """Touching fragments whose means are nearer than this are one object."""
-    distinct_distance: Positive = 2.0
-    """Fragments that one block saw touching, farther apart than this, are never fused through a chain of others."""
-    min_overlap: Fraction = 0.5
-    """Only for kinds that give final objects (mutex, mean_shift, hdbscan): objects of neighbouring blocks are one when
-    they share this part of the smaller one's section, where both blocks see the same voxels."""
-    small_voxels: CountOrZero = 100
-    """Segments under this size join their most similar neighbour."""
-    small_distance: Positive = 3.0
-    """... if its mean is nearer than this."""
-    min_voxels: CountOrZero = 0
-    """Segments still under this size are dropped."""
-
-
-ClusteringSettings = Annotated[Modes | Mutex | MeanShift | Hdbscan, Field(discriminator="kind")]
-
-
-class SegmentationSettings(Section):
-    """A segmentation: one volume, one model, and how embeddings become objects."""
-
-    volume: Name
-    """The volume to segment."""
-    model: Name
-    """The model to use."""
-    foreground_threshold: Fraction = 0.4
-    """Voxels whose foreground probability is above this belong to objects. Training weighs both classes alike, however
-    rare one is, so 0.5 is not special; on the demo 0.4 gives the better masks."""
-    blocks: BlockSettings = BlockSettings()
-    """How the volume is cut."""
-    clustering: ClusteringSettings = Modes()
-    """How a block's embeddings become fragments; `kind` names the method."""
-    stitching: StitchingSettings = StitchingSettings()
-    """How fragments become objects."""
 
 
 class ExecutionSettings(Section):
@@ -270,6 +227,16 @@ class Settings(Section):
     """What to make, by name."""
     execution: ExecutionSettings = ExecutionSettings()
     """How work is spread."""
+
+    @model_validator(mode="after")
+    def _names_are_ours_to_extend(self) -> Settings:
+        for kind, names in (("volumes", self.volumes), ("models", self.models), ("segmentations", self.segmentations)):
+            for name in names:
+                if "--" in name:
+                    raise ValueError(
+                        f"{kind}.{name}: '--' in a name is kept for rounds of pseudo-labels; use one '-' or '_'"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> Settings:

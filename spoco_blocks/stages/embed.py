@@ -14,7 +14,7 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.ledger import Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
-from spoco_blocks.grid import Block
+from spoco_blocks.grid import Block, Triple
 from spoco_blocks.learn.checkpoint import load_checkpoint
 from spoco_blocks.learn.device import choose_device
 from spoco_blocks.learn.intensity import Normalisation
@@ -31,11 +31,11 @@ ACTIVATIONS = 9
 
 
 @lru_cache(maxsize=2)
-def open_network(checkpoint: str, weights: str) -> tuple[EmbeddingNetwork, str]:
-    """Load a network once per process; `weights` is its digest, so that a retrained model is loaded anew."""
+def open_network(checkpoint: str, weights: str, identity: str) -> tuple[EmbeddingNetwork, str]:
+    """Load f or g once per process; `identity` is its digest, so that a retrained model is loaded anew."""
     # One thread, whatever the executor: results then do not depend on how many share the machine.
     device = choose_device(threads=1)
-    return load_checkpoint(Path(checkpoint)).network().to(device), device
+    return load_checkpoint(Path(checkpoint)).network(ema=weights == "g").to(device), device
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,11 @@ class EmbedBlock:
     """Read the outer box, predict, write the inner one."""
 
     raw: Source
+    origin: Triple
     normalisation: Normalisation
     checkpoint: str
     weights: str
+    identity: str
     width: int
     channels: int
     embeddings: Source
@@ -54,8 +56,8 @@ class EmbedBlock:
 
     def __call__(self, block: Block) -> Tables:
         """Predict one block."""
-        network, device = open_network(self.checkpoint, self.weights)
-        raw = self.normalisation(open_source(self.raw).read(block.outer))
+        network, device = open_network(self.checkpoint, self.weights, self.identity)
+        raw = self.normalisation(open_source(self.raw).read(block.outer.shifted(self.origin)))
         predicted = predict(network, raw, device=device)
         inner = block.inner_local.slices
         probability = _as_byte(predicted.foreground[inner])
@@ -84,9 +86,11 @@ def run_embed(job: EmbedJob, layout: Layout, execution: Execution, shard: int, s
     plan = Plan.read(planned)
     task = EmbedBlock(
         raw=job.raw,
+        origin=plan.origin,
         normalisation=Normalisation(tuple(labels.result["intensity_low"]), tuple(labels.result["intensity_high"])),
         checkpoint=plan.checkpoint,
-        weights=planned.inputs["weights"],
+        weights=plan.weights,
+        identity=planned.inputs["weights"],
         width=load_checkpoint(Path(plan.checkpoint)).plan.widths[0],
         channels=plan.channels + len(plan.offsets),
         embeddings=Source(uri=str(results.embeddings)),

@@ -14,14 +14,14 @@ from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import check_writable
 from spoco_blocks.errors import CheckpointError, VolumeError
-from spoco_blocks.grid import BlockGrid, Triple, triple
+from spoco_blocks.grid import BlockGrid, Box, Triple, triple
 from spoco_blocks.learn.checkpoint import Checkpoint, load_checkpoint, weights_digest
 from spoco_blocks.learn.network import ISOTROPY
 from spoco_blocks.settings.jobs import PlanJob, digest
 from spoco_blocks.stages.check import VOXEL_SIZE_TOLERANCE
 from spoco_blocks.volumes import Volume, create_ome_zarr, create_zarr, open_volume
 
-VERSION = 1
+VERSION = 2
 CHUNK_EDGE = 64
 REGION_EDGE = 64
 COARSEST_EDGE = 64
@@ -33,8 +33,10 @@ class Plan:
 
     Attributes
     ----------
+    origin : tuple of int
+        Where the part that is segmented starts in the volume; everything else counts from there.
     shape, block_shape : tuple of int
-        The volume's and a block's.
+        That part's and a block's.
     network_halo, stride : tuple of int
         Of the network, computed from its architecture.
     cluster_halo : tuple of int
@@ -55,12 +57,15 @@ class Plan:
         How many of them are direct neighbours.
     checkpoint : str
         The model's file.
+    weights : str
+        Network that predicts, "f" or "g".
     levels : int
         Levels of the output's pyramid.
     factors : tuple of tuple of int
         Downsampling between one level and the next.
     """
 
+    origin: Triple
     shape: Triple
     block_shape: Triple
     network_halo: Triple
@@ -74,6 +79,7 @@ class Plan:
     offsets: tuple[Triple, ...]
     neighbours: int
     checkpoint: str
+    weights: str
     levels: int
     factors: tuple[Triple, ...]
 
@@ -96,7 +102,7 @@ class Plan:
     def read(cls, manifest: Manifest) -> Plan:
         """Read the plan back."""
         data = dict(manifest.result["plan"])
-        for key in ("shape", "block_shape", "network_halo", "stride", "cluster_halo", "region_shape"):
+        for key in ("origin", "shape", "block_shape", "network_halo", "stride", "cluster_halo", "region_shape"):
             data[key] = triple(data[key])
         z, y, x = data["voxel_size_nm"]
         data["voxel_size_nm"] = (z, y, x)
@@ -121,7 +127,7 @@ def run_plan(job: PlanJob, layout: Layout) -> Manifest:
     labels = Manifest.read(layout.volume(job.volume.volume).manifest)
     path = Path(job.checkpoint) if job.checkpoint else layout.model(job.model).checkpoint
     checkpoint = load_checkpoint(path)
-    inputs = {"labels": labels.digest, "weights": weights_digest(checkpoint)}
+    inputs = {"labels": labels.digest, "weights": weights_digest(checkpoint, ema=job.weights == "g")}
     watch = Stopwatch("plan", digest("plan", VERSION, job.model_dump(mode="json"), inputs), inputs)
     check_fits(checkpoint, labels.result, path)
     plan = make_plan(job, labels.result, checkpoint, path)
@@ -163,7 +169,8 @@ def check_fits(checkpoint: Checkpoint, volume: dict[str, Any], path: Path) -> No
 
 def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path: Path) -> Plan:
     """Compute blocks, halos and pyramid from the settings, the volume and the network."""
-    shape = triple(volume["shape"])
+    part = Box(*map(triple, volume["training"])) if job.training_part else Box.of_shape(volume["shape"])
+    shape = part.shape
     planar, stride = checkpoint.planar, checkpoint.plan.stride
     z, y, x = volume["voxel_size_nm"]
     wanted = [
@@ -178,6 +185,7 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
     scale_nm = checkpoint.coordinate_scale_nm
     factors = pyramid_factors(shape, (z, y, x), planar)
     return Plan(
+        origin=part.start,
         shape=shape,
         block_shape=triple(wanted),
         network_halo=checkpoint.plan.halo,
@@ -197,6 +205,7 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
         offsets=checkpoint.plan.offsets,
         neighbours=checkpoint.plan.neighbours,
         checkpoint=str(path),
+        weights=job.weights,
         levels=len(factors) + 1,
         factors=factors,
     )
@@ -221,13 +230,7 @@ def pyramid_factors(shape: Triple, voxel_size_nm: tuple[float, float, float], pl
 
 def create_stores(plan: Plan, results: SegmentationResults) -> None:
     """Create the arrays that blocks write; a store that is there and fits is kept, with what is in it."""
-    chunk = triple(divisor_up_to(edge, CHUNK_EDGE) for edge in plan.block_shape)
-    common: dict[str, Any] = {
-        "shape": plan.shape,
-        "chunk_shape": chunk,
-        "shard_shape": plan.block_shape,
-        "voxel_size_nm": plan.voxel_size_nm,
-    }
+    common = store_layout(plan)
     arrays: list[tuple[Path, str, int | None]] = [
         (results.embeddings, "float16", plan.channels),
         (results.foreground, "uint8", None),
@@ -238,15 +241,25 @@ def create_stores(plan: Plan, results: SegmentationResults) -> None:
     else:
         shutil.rmtree(results.affinities, ignore_errors=True)
     for path, dtype, channels in arrays:
-        if not _fits(path, dtype, channels, common):
+        if not store_fits(path, dtype, channels, common):
             _forget(path, results, "cluster" if path == results.fragments else "embed")
             create_zarr(str(path), dtype=dtype, channels=channels, overwrite=True, **common)
-    if not (_fits(results.segments, "uint32", None, common) and _levels_fit(results.segments, plan)):
+    if not (store_fits(results.segments, "uint32", None, common) and _levels_fit(results.segments, plan)):
         _forget(results.segments, results, "relabel", "pyramid")
         create_ome_zarr(
             str(results.segments), dtype="uint32", levels=plan.levels, factors=plan.factors, is_label=True,
             name="segmentation", **common,
         )  # fmt: skip
+
+
+def store_layout(plan: Plan) -> dict[str, Any]:
+    """Give what all stores of a plan have in common, as `create_zarr` takes it."""
+    return {
+        "shape": plan.shape,
+        "chunk_shape": triple(divisor_up_to(edge, CHUNK_EDGE) for edge in plan.block_shape),
+        "shard_shape": plan.block_shape,
+        "voxel_size_nm": plan.voxel_size_nm,
+    }
 
 
 def _forget(store: Path, results: SegmentationResults, *stages: str) -> None:
@@ -269,7 +282,8 @@ def divisor_up_to(number: int, limit: int) -> int:
     return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
 
 
-def _fits(path: Path, dtype: str, channels: int | None, expected: dict[str, Any]) -> bool:
+def store_fits(path: Path, dtype: str, channels: int | None, expected: dict[str, Any]) -> bool:
+    """Tell whether an array is there already and laid out as `store_layout` says."""
     try:
         volume: Volume = open_volume(path)
     except (VolumeError, OSError):

@@ -23,6 +23,7 @@ from spoco_blocks.learn.supervision import Supervision
 from spoco_blocks.learn.train import Part, Training
 from spoco_blocks.settings.jobs import LabelsJob, TrainJob, digest
 from spoco_blocks.stages.check import check_alike
+from spoco_blocks.stages.pseudo import add_pseudo_labels, read_teaching, start_from_teacher
 from spoco_blocks.stages.sources import check_volume, chosen_part, open_like, shell_voxels
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
     results = layout.model(job.model)
     sources = [Manifest.read(layout.volume(volume.volume).manifest) for volume in job.volumes]
     inputs = {f"labels/{v.volume}": s.digest for v, s in zip(job.volumes, sources, strict=True)}
+    taught = read_teaching(job, layout)
+    inputs |= {f"agree/{volume}": manifest.digest for volume, manifest in taught.items()}
     watch = Stopwatch("train", digest("train", VERSION, job.model_dump(mode="json"), inputs), inputs)
     training, scale_nm, length_nm = prepare(job, sources, layout, threads)
     plan, precision = training.f.plan, "bfloat16" if training.bfloat16 else "float32"
@@ -73,7 +76,11 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
         "precision": precision,
         "device": training.device,
         "final": final,
-        "warnings": alarms(final, job.training.loss.pull),
+        "pseudo_objects": {volume: manifest.result["kept"] for volume, manifest in taught.items()},
+        "warnings": [
+            *alarms(final, job.training.loss.pull),
+            *(warning for manifest in taught.values() for warning in manifest.result["warnings"]),
+        ],
     }
     return watch.finish(results.manifest, result, weights_digest(checkpoint))
 
@@ -97,6 +104,7 @@ def prepare(
     parts = [
         open_part(volume, source, layout, voxel_size_nm) for volume, source in zip(job.volumes, sources, strict=True)
     ]
+    parts = add_pseudo_labels(job, parts, layout)
     for volume, part in zip(job.volumes, parts, strict=True):
         check_alike(job.model, job.volumes[0].volume, parts[0].volume.raw, volume.volume, part.volume.raw)
     scale_nm = coordinate_scale(job.training.coordinates, length_nm)
@@ -114,6 +122,7 @@ def prepare(
         min(extents) for extents in zip(*(fit_patch(wanted, plan.stride, part.training) for part in parts), strict=True)
     )
     training = Training(parts, plan, objective, patch, job.training, choose_device(threads))
+    start_from_teacher(job, training, layout)
     return training, scale_nm, length_nm
 
 

@@ -63,6 +63,17 @@ def test_stored_embeddings_equal_prediction_of_the_whole(trained, first):
     assert np.abs(whole(first.affinities) - predicted.affinities * 255).max() <= 0.51
 
 
+def test_f_predicts_where_it_is_asked_to(trained, first):
+    other = trained.segment("of_f", weights="f")
+    labels = Manifest.read(trained.layout.volume("balls").manifest).result
+    raw = open_volume(trained.tree["volumes"]["balls"]["raw"]["uri"]).read(Box.of_shape(SHAPE))
+    normalised = Normalisation(tuple(labels["intensity_low"]), tuple(labels["intensity_high"]))(raw)
+    network = load_checkpoint(trained.layout.model("balls").checkpoint).network(ema=False)
+    expected, _ = predict(network, normalised)
+    np.testing.assert_allclose(whole(other.embeddings), expected.astype(np.float16), rtol=2e-3, atol=2e-3)
+    assert np.abs(whole(other.embeddings) - whole(first.embeddings)).max() > 0.01
+
+
 def test_pyramid_holds_the_most_frequent_labels(first):
     plan = Manifest.read(first.manifest("plan")).result["plan"]
     assert plan["levels"] == len(plan["factors"]) + 1

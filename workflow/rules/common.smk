@@ -1,14 +1,17 @@
 # The configuration, validated before anything runs, and the functions that rules take their parameters from.
 from spoco_blocks.errors import SettingsError
-from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.settings import expansion, jobs, parse_settings
 from spoco_blocks.settings.fingerprint import fingerprint
 
 RESULTS = config.pop("results", "results")
 
 try:
-    SETTINGS = parse_settings(config)
+    CONFIGURED = parse_settings(config)
 except SettingsError as error:
     raise WorkflowError(str(error)) from None
+
+# With the models and segmentations that rounds of pseudo-labels need; the rules do not tell them from the user's.
+SETTINGS = expansion.expand(CONFIGURED)
 
 EXECUTOR = SETTINGS.execution.executor
 # Stages that mostly read, look up and write: their kernels release the interpreter's lock, processes gain nothing.
@@ -31,7 +34,7 @@ def results_folder(wildcards):
 
 
 def check_job(wildcards):
-    return jobs.canonical(jobs.check_job(SETTINGS))
+    return jobs.canonical(jobs.check_job(CONFIGURED))
 
 
 def labels_job(wildcards):
@@ -40,6 +43,10 @@ def labels_job(wildcards):
 
 def train_job(wildcards):
     return jobs.canonical(jobs.train_job(SETTINGS, wildcards.model))
+
+
+def agree_job(wildcards):
+    return jobs.canonical(jobs.agree_job(SETTINGS, wildcards.model, wildcards.volume))
 
 
 def stage_job(stage):
@@ -93,4 +100,24 @@ def annotated_volumes(wildcards):
     return [
         f"{RESULTS}/volumes/{volume}/labels.json"
         for volume in SETTINGS.models[wildcards.model].volumes
+    ]
+
+
+def segmented_volumes(wildcards):
+    """Both segmentations of a training volume, all shards."""
+    names = expansion.teacher_segmentations(wildcards.model, wildcards.volume).values()
+    return [
+        shard.format(segmentation=name)
+        for name in names
+        for shard in shards_of("relabel")
+    ]
+
+
+def pseudo_labels(wildcards):
+    """What a model's teacher made of its volumes; nothing for a model that learns from the labels alone."""
+    teacher = expansion.teacher_of(SETTINGS, wildcards.model)
+    return [
+        f"{RESULTS}/models/{teacher}/pseudo/{volume}/agree.json"
+        for volume in SETTINGS.models[wildcards.model].volumes
+        if teacher
     ]

@@ -7,6 +7,8 @@ rule report:
         f"{SEGMENTATION}/report.html",
     log:
         "logs/{segmentation}/report.log",
+    wildcard_constraints:
+        segmentation="|".join(CONFIGURED.segmentations),
     conda:
         "../../environment.yml"
     resources:

@@ -1,6 +1,7 @@
 rule train:
     input:
         annotated_volumes,
+        pseudo_labels,
     output:
         f"{MODEL}/train.json",
     log:

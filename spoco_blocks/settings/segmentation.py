@@ -1,0 +1,65 @@
+"""Sections that say how a volume is segmented."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from spoco_blocks.clustering import Hdbscan, MeanShift, Modes, Mutex
+from spoco_blocks.settings.base import Count, CountOrZero, Fraction, Name, Positive, Section
+
+
+class BlockSettings(Section):
+    """How the volume is cut."""
+
+    shape_voxels: tuple[Count, Count, Count] = (128, 128, 128)
+    """Inner shape of a block; rounded up to what the network's strides need."""
+    halo_voxels: CountOrZero = 16
+    """Margin that clustering sees around a block. The halo of the network is computed, not set."""
+
+
+class StitchingSettings(Section):
+    """The one global decision about which fragments are one object. Distances are in embedding units."""
+
+    merge_distance: Positive = 1.0
+    """Touching fragments whose means are nearer than this are one object."""
+    distinct_distance: Positive = 2.0
+    """Fragments that one block saw touching, farther apart than this, are never fused through a chain of others."""
+    min_overlap: Fraction = 0.5
+    """Only for kinds that give final objects (mutex, mean_shift, hdbscan): objects of neighbouring blocks are one when
+    they share this part of the smaller one's section, where both blocks see the same voxels."""
+    small_voxels: CountOrZero = 100
+    """Segments under this size join their most similar neighbour."""
+    small_distance: Positive = 3.0
+    """... if its mean is nearer than this."""
+    min_voxels: CountOrZero = 0
+    """Segments still under this size are dropped."""
+
+
+ClusteringSettings = Annotated[Modes | Mutex | MeanShift | Hdbscan, Field(discriminator="kind")]
+
+
+class Segmenting(Section):
+    """How a volume is cut, and how its embeddings become objects."""
+
+    foreground_threshold: Fraction = 0.4
+    """Voxels whose foreground probability is above this belong to objects. Training weighs both classes alike, however
+    rare one is, so 0.5 is not special; on the demo 0.4 gives the better masks."""
+    blocks: BlockSettings = BlockSettings()
+    """How the volume is cut."""
+    clustering: ClusteringSettings = Modes()
+    """How a block's embeddings become fragments; `kind` names the method."""
+    stitching: StitchingSettings = StitchingSettings()
+    """How fragments become objects."""
+
+
+class SegmentationSettings(Segmenting):
+    """A segmentation: one volume, one model, and how embeddings become objects."""
+
+    volume: Name
+    """The volume to segment."""
+    model: Name
+    """The model to use."""
+    weights: Literal["g", "f"] = "g"
+    """The network that predicts: g = the moving average, f = the one that gradients train."""
