@@ -42,7 +42,7 @@ def sample_object_anchors(
 
     Notes
     -----
-    Figure 2 of the paper; the authors' public code puts the anchor at the mean.
+    As the paper draws it; the authors' public code puts the anchor at the mean.
     """
     with torch.no_grad():
         own = embeddings.index_select(1, objects.voxels)
@@ -51,7 +51,8 @@ def sample_object_anchors(
         rank = torch.where(squared <= delta_var**2, 1 + draw.to(squared), -squared)
         best = rank.new_full((len(objects),), -torch.inf).scatter_reduce(0, objects.owner, rank, "amax")
         chosen = torch.where(rank == best.index_select(0, objects.owner), objects.voxels, -1)
-        return chosen.new_full((len(objects),), -1).scatter_reduce(0, objects.owner, chosen, "amax")
+        # from 0 up, so that embeddings that are not numbers end in a loss that is not one, for training to deal with
+        return chosen.new_zeros(len(objects)).scatter_reduce(0, objects.owner, chosen, "amax")
 
 
 def draw_anchors(

@@ -92,8 +92,7 @@ def push(means: Tensor, delta_dist: float, near: Tensor | None = None) -> Tensor
 
     Notes
     -----
-    Equation 2 of the paper, in (k, k) matrices. Means that coincide keep their full loss and get no gradient, since they
-    have no direction to part in.
+    In (k, k) matrices. Means that coincide keep their full loss and get no gradient: they have no direction to part in.
     """
     pairs = ~torch.eye(len(means), dtype=torch.bool, device=means.device)
     if near is not None:
@@ -175,9 +174,7 @@ def instance_dice(anchors: Tensor, embeddings: Tensor, objects: Objects, ignored
     return over_distances(anchors, embeddings, ignored, share)
 
 
-def consistency(
-    views: tuple[Tensor, Tensor], anchors: Tensor, counts: Tensor, width: float, ignored: Tensor
-) -> Tensor:
+def consistency(views: tuple[Tensor, Tensor], anchors: Tensor, counts: Tensor, width: float, ignored: Tensor) -> Tensor:
     """Mean over anchors of the Dice distance between the soft masks that f and g put around the same voxel.
 
     Parameters

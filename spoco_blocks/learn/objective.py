@@ -44,8 +44,8 @@ class Objective:
         Parameters
         ----------
         output : Tensor
-            (embedding_channels + 1, z, y, x), what f gives, in any floating dtype; the loss is worked out in float32 (in
-            float64 where that is given), whatever autocast is around it.
+            (embedding_channels + 1, z, y, x), what f gives, in any floating dtype. The loss is worked out in float32
+            (in float64 where that is given), whatever autocast is around it.
         output_g : Tensor or None
             The same of g for another view; None leaves the consistency term out.
         labels : Tensor
@@ -56,8 +56,8 @@ class Objective:
         Returns
         -------
         dict of str to Tensor
-            Scalars by the name of their weight in the settings. Terms with weight 0 and terms that the patch says nothing
-            about are left out.
+            Scalars by the name of their weight in the settings. Terms with weight 0 and terms that the patch says
+            nothing about are left out.
 
         Notes
         -----
@@ -66,12 +66,12 @@ class Objective:
         """
         loss, flat = self.settings, labels.reshape(-1)
         with torch.autocast(labels.device.type, enabled=False):
-            plain, logits = output.split([len(output) - 1, 1])
-            embeddings = self._positioned(plain)
+            plain, logits = torch.split(output, [len(output) - 1, 1])
+            embeddings = positioned(plain, self.coordinate_scale)
             terms = self._object_terms(plain, embeddings, labels, generator)
             unlabelled = torch.nonzero(flat == UNLABELLED)[:, 0]
             if output_g is not None and loss.consistency and len(unlabelled) > ENOUGH_UNLABELLED * len(flat):
-                views = embeddings, self._positioned(output_g[:-1].detach())
+                views = embeddings, positioned(output_g[:-1], self.coordinate_scale)
                 anchors, count = draw_anchors(views, unlabelled, loss.consistency_anchors, loss.delta_var, generator)
                 terms["consistency"] = loss.consistency * losses.consistency(
                     views, anchors, count, losses.softness(loss), flat == IGNORE
@@ -114,20 +114,23 @@ class Objective:
             )
         return terms
 
-    def _positioned(self, plain: Tensor) -> Tensor:
-        """Give embeddings (e, n) with coordinates, of (e, z, y, x) without, moved so that their mean is zero.
 
-        Moving all of them changes no distance, and keeps the digits of |e|^2 + |a|^2 - 2 e.a.
-        """
-        moved = wide(plain)
-        moved = moved - moved.detach().mean((1, 2, 3), keepdim=True)
-        if self.coordinate_scale is not None:
-            for axis, scale in enumerate(self.coordinate_scale):
-                extent = moved.shape[axis + 1]
-                position = torch.arange(extent, dtype=moved.dtype, device=moved.device) - (extent - 1) / 2
-                with torch.no_grad():  # a constant is added, which is no concern of the backward pass
-                    moved[axis] += (position / scale).view([-1 if other == axis else 1 for other in range(3)])
-        return moved.flatten(1)
+def positioned(plain: Tensor, scale: tuple[float, float, float] | None) -> Tensor:
+    """Give embeddings (e, n) with coordinates, of (e, z, y, x) without, moved so that their mean is zero.
+
+    Notes
+    -----
+    Moving all of them changes no distance, and keeps the digits of |e|^2 + |a|^2 - 2 e.a.
+    """
+    moved = wide(plain)
+    moved = moved - moved.detach().mean((1, 2, 3), keepdim=True)
+    if scale is not None:
+        for axis, voxels in enumerate(scale):
+            extent = moved.shape[axis + 1]
+            position = torch.arange(extent, dtype=moved.dtype, device=moved.device) - (extent - 1) / 2
+            with torch.no_grad():  # a constant is added, which is no concern of the backward pass
+                moved[axis] += (position / voxels).view([-1 if other == axis else 1 for other in range(3)])
+    return moved.flatten(1)
 
 
 def wide(values: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class _OverDistances(torch.autograd.Function):
         return total
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         by_anchors, by_points = ctx.saved_tensors
         return gradient * by_anchors, gradient * by_points, None, None
