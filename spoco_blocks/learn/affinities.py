@@ -70,7 +70,7 @@ def affinity_loss(logits: Tensor, labels: Tensor, offsets: Sequence[Triple]) -> 
         if n_together == 0 or n_apart == 0:
             continue
         # softplus(-x) = softplus(x) - x: one evaluation serves both kinds.
-        here = logit[part] if logit.dtype == torch.float64 else logit[part].float()
+        here = logit[part]
         weights = together / n_together + apart / n_apart
         terms.append(0.5 * ((functional.softplus(here) * weights).sum() - (here * together).sum() / n_together))
     return torch.stack(terms).mean() if terms else None

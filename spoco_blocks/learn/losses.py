@@ -12,13 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from spoco_blocks.learn.pairwise import over_distances, squared_distances, squared_lengths
 from spoco_blocks.settings.sections import LossSettings
 
 UNLABELLED, BACKGROUND, IGNORE = 0, -1, -2
 # An object cut to fewer voxels than this by the patch has no mean worth learning from.
 MIN_VOXELS = 16
-# Keeps the gradient of a distance finite where two points coincide.
+# Keeps the gradient of a length finite at zero.
 EPSILON = 1e-8
+# Within this distance rounding decides the direction between two points, and their push fades to nothing.
+BLUR = 1e-2
+# Soft masks end at exp(-FAINT) = 4e-11: further out their squares are denormal numbers, in which processors are slow.
+FAINT = 24.0
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,10 @@ def find_objects(labels: Tensor) -> Objects:
 
 
 def object_means(embeddings: Tensor, objects: Objects) -> Tensor:
-    """Mean embedding (k, e) of each object from embeddings (n, e), by scatter-add."""
-    sums = embeddings.new_zeros(len(objects), embeddings.shape[1])
-    return sums.index_add(0, objects.owner, embeddings[objects.voxels]) / objects.counts[:, None]
+    """Mean embedding (k, e) of each object from embeddings (e, n), by scatter-add."""
+    sums = embeddings.new_zeros(len(embeddings), len(objects))
+    sums = sums.index_add(1, objects.owner, embeddings.index_select(1, objects.voxels))
+    return (sums / objects.counts).t()
 
 
 def per_object(values: Tensor, objects: Objects) -> Tensor:
@@ -65,19 +71,15 @@ def per_object(values: Tensor, objects: Objects) -> Tensor:
     return values.new_zeros(len(objects)).index_add(0, objects.owner, values) / objects.counts
 
 
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distance along the last axis, with a finite gradient at zero."""
-    return ((a - b).pow(2).sum(-1) + EPSILON).sqrt()
-
-
 def pull(embeddings: Tensor, means: Tensor, objects: Objects, delta_var: float) -> Tensor:
     """Mean over objects of the mean over voxels of max(0, |e_i - mu_k| - delta_var)^2."""
-    apart = distance(embeddings[objects.voxels], means[objects.owner])
+    squared = (embeddings.index_select(1, objects.voxels) - means.t().index_select(1, objects.owner)).pow(2).sum(0)
+    apart = (squared + EPSILON).sqrt()
     return per_object(functional.relu(apart - delta_var).pow(2), objects).mean()
 
 
 def push(means: Tensor, delta_dist: float, near: Tensor | None = None) -> Tensor:
-    """Mean over ordered pairs k != l of max(0, 2 delta_dist - |mu_k - mu_l|)^2.
+    """Mean over ordered pairs k != l of max(0, 2 delta_dist - |mu_k - mu_l|)^2; zero without pairs.
 
     Parameters
     ----------
@@ -87,14 +89,20 @@ def push(means: Tensor, delta_dist: float, near: Tensor | None = None) -> Tensor
         Push margin.
     near : Tensor, optional
         (k, k) bool; only these pairs are pushed.
+
+    Notes
+    -----
+    In (k, k) matrices. Means that coincide keep their full loss and get no gradient: they have no direction to part in.
     """
     pairs = ~torch.eye(len(means), dtype=torch.bool, device=means.device)
     if near is not None:
         pairs &= near
-    if not pairs.any():
-        return means.sum() * 0.0
-    apart = distance(means[:, None], means[None])
-    return functional.relu(2 * delta_dist - apart[pairs]).pow(2).mean()
+    count = pairs.sum().clamp(min=1)
+
+    def share(squared: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+        return _hinge(squared.masked_fill_(~pairs[chunk], torch.inf), 2 * delta_dist, count)
+
+    return over_distances(means, means.t(), None, share)
 
 
 def regulariser(means: Tensor) -> Tensor:
@@ -102,16 +110,26 @@ def regulariser(means: Tensor) -> Tensor:
     return (means.pow(2).sum(1) + EPSILON).sqrt().mean()
 
 
-def squared_distances(anchors: Tensor, embeddings: Tensor) -> Tensor:
-    """Squared distances (k, n) as |a|^2 + |e|^2 - 2 a.e: no (k, n, e) array is made."""
-    squares = anchors.pow(2).sum(1)[:, None] + embeddings.pow(2).sum(1)[None]
-    return (squares - 2 * anchors @ embeddings.t()).clamp(min=0)
+def unlabelled_push(means: Tensor, embeddings: Tensor, unlabelled: Tensor, delta_dist: float) -> Tensor:
+    """Mean over objects and unlabelled voxels of max(0, delta_dist - |e_i - mu_k|)^2; zero without either.
 
+    Parameters
+    ----------
+    means : Tensor
+        (k, e).
+    embeddings : Tensor
+        (e, n).
+    unlabelled : Tensor
+        (n,) bool.
+    delta_dist : float
+        Push margin.
+    """
+    count = (unlabelled.sum() * len(means)).clamp(min=1)
 
-def unlabelled_push(squared: Tensor, unlabelled: Tensor, delta_dist: float) -> Tensor:
-    """Mean over objects and unlabelled voxels of max(0, delta_dist - |e_i - mu_k|)^2; squared is (k, n)."""
-    apart = (squared[:, unlabelled] + EPSILON).sqrt()
-    return functional.relu(delta_dist - apart).pow(2).mean()
+    def share(squared: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+        return _hinge(squared, delta_dist, count)
+
+    return over_distances(means, embeddings, ~unlabelled, share)
 
 
 def softness(loss: LossSettings) -> float:
@@ -119,58 +137,92 @@ def softness(loss: LossSettings) -> float:
     return loss.delta_var**2 / -math.log(loss.mask_threshold)
 
 
-def instance_dice(soft_masks: Tensor, objects: Objects, ignored: Tensor) -> Tensor:
-    """Mean over objects of the Dice distance between soft masks (k, n) and the annotation.
+def instance_dice(anchors: Tensor, embeddings: Tensor, objects: Objects, ignored: Tensor, width: float) -> Tensor:
+    """Mean over objects of the Dice distance between the soft mask around an anchor and the annotation.
+
+    Parameters
+    ----------
+    anchors : Tensor
+        (k, e), the embedding that stands for each object.
+    embeddings : Tensor
+        (e, n).
+    objects : Objects
+        The k objects.
+    ignored : Tensor
+        (n,) bool, voxels without any loss.
+    width : float
+        Width s of the soft mask.
 
     Notes
     -----
     Section 3.2 of the paper; averaged over objects, since one Dice of pooled sums lets large objects dominate.
     """
-    hit = soft_masks[objects.owner, objects.voxels]
-    overlap = hit.new_zeros(len(objects)).index_add(0, objects.owner, hit)
-    area = (soft_masks.pow(2) * ~ignored).sum(1) + objects.counts
-    return (1 - 2 * overlap / area).mean()
+    k, n = len(objects), embeddings.shape[1]
+
+    def share(squared: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+        soft = _soft_masks(squared, width)
+        here = slice(None) if len(soft) == k else (objects.owner >= chunk.start) & (objects.owner < chunk.stop)
+        row = objects.owner[here] - chunk.start
+        place = row * n + objects.voxels[here]
+        hit = soft.view(-1).index_select(0, place)
+        overlap = soft.new_zeros(len(soft)).index_add_(0, row, hit)
+        area = soft.pow(2).sum(1) + objects.counts[chunk]
+        slope = soft.pow(2).mul_((-4 * overlap / area.pow(2) / (width * k))[:, None])
+        slope.view(-1).index_add_(0, place, hit * (2 / area / (width * k)).index_select(0, row))
+        return (1 - 2 * overlap / area).sum() / k, slope
+
+    return over_distances(anchors, embeddings, ignored, share)
 
 
-def draw_anchors(
-    embeddings: Tensor, unlabelled: Tensor, count: int, delta_var: float, generator: torch.Generator
-) -> Tensor:
-    """Draw anchors among unlabelled voxels, none within delta_var of an earlier one: (a,) flat indices, a <= count.
-
-    Notes
-    -----
-    The paper's covering by soft masks, decided among the candidates instead of over all voxels: what an anchor covers
-    is removed from the candidates.
-    """
-    draw = torch.randint(len(unlabelled), (6 * count,), generator=generator)
-    candidates = unlabelled[draw.to(unlabelled.device)]
-    points = embeddings[candidates]
-    near = torch.cdist(points, points) <= delta_var
-    alive = torch.ones(len(candidates), dtype=torch.bool)
-    near = near.cpu()
-    chosen: list[int] = []
-    for index in range(len(candidates)):
-        if alive[index]:
-            chosen.append(index)
-            alive &= ~near[index]
-            if len(chosen) == count:
-                break
-    return candidates[torch.tensor(chosen, device=candidates.device)]
-
-
-def consistency(embeddings_f: Tensor, embeddings_g: Tensor, anchors: Tensor, width: float, ignored: Tensor) -> Tensor:
+def consistency(views: tuple[Tensor, Tensor], anchors: Tensor, counts: Tensor, width: float, ignored: Tensor) -> Tensor:
     """Mean over anchors of the Dice distance between the soft masks that f and g put around the same voxel.
+
+    Parameters
+    ----------
+    views : tuple of Tensor
+        (e, n) embeddings by f and by g.
+    anchors : Tensor
+        (a,) int64, flat indices of voxels.
+    counts : Tensor
+        (a,) bool, which anchors count.
+    width : float
+        Width s of the soft mask.
+    ignored : Tensor
+        (n,) bool, voxels without any loss.
 
     Notes
     -----
     Section 3.3 of the paper. g's side carries no gradient. Per anchor: averaging over rows or slices, as the authors'
     public code does, weighs empty rows like full ones.
     """
-    masks_f = torch.exp(-squared_distances(embeddings_f[anchors], embeddings_f) / width) * ~ignored
-    with torch.no_grad():
-        masks_g = torch.exp(-squared_distances(embeddings_g[anchors], embeddings_g) / width) * ~ignored
-    area = masks_f.pow(2).sum(1) + masks_g.pow(2).sum(1)
-    return (1 - 2 * (masks_f * masks_g).sum(1) / area).mean()
+    embeddings, other = views[0], views[1].detach()
+    anchors_g, squares_g = other.index_select(1, anchors).t(), squared_lengths(other, ignored)
+    weights = counts / counts.sum().clamp(min=1)
+
+    def share(squared: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+        soft = _soft_masks(squared, width)
+        soft_g = _soft_masks(squared_distances(anchors_g[chunk], other, squares_g), width)
+        overlap = (soft * soft_g).sum(1)
+        area = soft.pow(2).sum(1) + soft_g.pow(2).sum(1)
+        weight = weights[chunk]
+        value = (weight * (1 - 2 * overlap / area)).sum()
+        scale = 2 * weight / (width * area)
+        slope = soft_g.mul_(scale[:, None]).addcmul_(soft, (-2 * scale * overlap / area)[:, None]).mul_(soft)
+        return value, slope
+
+    return over_distances(embeddings.index_select(1, anchors).t(), embeddings, ignored, share)
+
+
+def _hinge(squared: Tensor, margin: float, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of max(0, margin - d)^2 / count, and its derivative by d^2."""
+    apart = squared.clamp_(min=0).sqrt_()
+    short = functional.relu(margin - apart)
+    return short.pow(2).sum() / count, short.div_(apart.clamp_(min=BLUR)).div_(-count)
+
+
+def _soft_masks(squared: Tensor, width: float) -> Tensor:
+    """Soft masks exp(-d^2 / s), in place."""
+    return squared.clamp_(0, FAINT * width).mul_(-1 / width).exp_()
 
 
 def foreground(logits: Tensor, labels: Tensor) -> Tensor | None:

@@ -133,6 +133,8 @@ class LossSettings(Section):
     """Means nearer than twice this are pushed apart."""
     mask_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Value of the soft mask at a distance of delta_var."""
+    anchor: Literal["mean", "sampled"] = "mean"
+    """Centre of an object's soft mask: its mean, or a random voxel of it within delta_var of its mean."""
     pull: NotNegative = 1.0
     """Weight: voxels towards their object's mean."""
     push: NotNegative = 1.0
