@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import ceil
 
 from spoco_blocks.errors import VolumeError
-from spoco_blocks.grid import Box, triple
+from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.settings.jobs import LabelsJob
 from spoco_blocks.settings.sections import LabelSettings, LengthsNm, Region, Source
-from spoco_blocks.volumes import Volume, open_volume
+from spoco_blocks.volumes import JoinedLabels, Volume, open_volume
 
 
 @lru_cache(maxsize=64)
@@ -90,11 +91,27 @@ def check_volume(job: LabelsJob) -> tuple[Volume, Volume | None, Box]:
     raw = open_raw(job.raw, job.voxel_size_nm)
     if job.labels is None:
         return raw, None, Box.of_shape(raw.meta.shape)
-    labels = open_like(label_source(job.labels), raw, "labels")
+    labels = open_labels(job.labels, raw)
+    for region in job.labels.dense_regions:
+        region_box(region, raw)
     for mask, what in ((job.labels.background, "background mask"), (job.labels.ignore, "ignore mask")):
         if mask is not None:
             open_like(mask, raw, what)
     return raw, labels, region_box(job.labels.region, raw)
+
+
+def open_labels(labels: LabelSettings, raw: Volume) -> Volume:
+    """Open all label volumes of some raw data as one; a single one keeps its ids.
+
+    Raises
+    ------
+    VolumeError
+        When one of them does not cover the raw data.
+    """
+    main = open_like(label_source(labels), raw, "labels")
+    if not labels.also:
+        return main
+    return JoinedLabels((main, *(open_like(source, raw, "labels.also") for source in labels.also)))
 
 
 def label_source(labels: Source) -> Source:
@@ -102,6 +119,15 @@ def label_source(labels: Source) -> Source:
     return Source(uri=labels.uri, level=labels.level, axes=labels.axes)
 
 
-def shell_voxels(labels: LabelSettings, isotropic: tuple[bool, bool, bool]) -> tuple[int, int, int]:
+def shell_voxels(labels: LabelSettings, isotropic: tuple[bool, bool, bool]) -> Triple:
     """Give the shell along z, y, x: none across coarse sections, where the next voxel may well be the object."""
-    return triple(labels.shell_voxels if fine else 0 for fine in isotropic)
+    return triple(labels.shell_voxels if fine and not labels.partial else 0 for fine in isotropic)
+
+
+def margin_voxels(labels: LabelSettings, voxel_size_nm: LengthsNm, planar: bool) -> Triple:
+    """Give the margin of partial objects along z, y, x: one length, at least a voxel, never across images."""
+    if not labels.partial:
+        return 0, 0, 0
+    z, y, x = voxel_size_nm
+    length = labels.partial_margin_voxels * (min(y, x) if planar else min(z, y, x))
+    return 0 if planar else ceil(length / z), ceil(length / y), ceil(length / x)
