@@ -49,6 +49,8 @@ def test_defaults_suffice():
         ("volumes.v.voxel_size_nm", [1, 1], "Field required"),
         ("volumes.bad name", {"raw": {"uri": "x"}}, "should match pattern"),
         ("volumes.v.labels.region", {"stop_nm": [1, 1, 1], "start_voxels": [0, 0, 0]}, "not in both"),
+        ("volumes.v.labels", {"uri": "x", "partial": True, "dense": True}, "use dense_regions"),
+        ("volumes.v.labels", {"uri": "x", "partial": True, "background_fraction": 0.1}, "use dense_regions"),
         ("volumes.v.labels.keep_fraction", 1.5, "less than or equal to 1"),
     ],
 )

@@ -157,7 +157,7 @@ def tile_shape(raw: Volume) -> Triple:
     for axis in (2, 1, 0):
         room = TILE_VOXELS // (prod(shape) // shape[axis])
         shape[axis] = max(1, min(wanted[axis], room) // chunk[axis]) * chunk[axis]
-    return triple(shape)
+    return triple(min(edge, extent) for edge, extent in zip(shape, raw.meta.shape, strict=True))
 
 
 def fit_patch(shape: Triple, stride: Triple, region: Box) -> Triple:

@@ -146,7 +146,10 @@ def test_a_killed_parent_leaves_no_orphans(folder, tmp_path):
         if not marked(mark):
             return
         time.sleep(0.1)
-    pytest.fail(f"still running: {marked(mark)}")
+    left = marked(mark)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    pytest.fail(f"still running: {left}")
 
 
 def marked(mark: str) -> list[int]:
