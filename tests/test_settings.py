@@ -52,6 +52,8 @@ def test_defaults_suffice():
         ("models.m.pseudo_labels.agreement", 0.3, "greater than or equal to 0.5"),
         ("volumes.bad name", {"raw": {"uri": "x"}}, "should match pattern"),
         ("volumes.v.labels.region", {"stop_nm": [1, 1, 1], "start_voxels": [0, 0, 0]}, "not in both"),
+        ("volumes.v.labels", {"uri": "x", "partial": True, "dense": True}, "use dense_regions"),
+        ("volumes.v.labels", {"uri": "x", "partial": True, "background_fraction": 0.1}, "use dense_regions"),
         ("volumes.v.labels.keep_fraction", 1.5, "less than or equal to 1"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,29 +13,36 @@ from numpy.typing import NDArray
 from spoco_blocks.errors import LabelsError
 from spoco_blocks.grid import BlockGrid, Box, Triple, triple
 from spoco_blocks.learn.intensity import Normalisation
+from spoco_blocks.learn.resample import Resampling, Sizes
 from spoco_blocks.learn.supervision import Supervision
 from spoco_blocks.volumes import Volume
 
 TILE = 64
+# Whole chunks are read up to the second number; smaller ones are joined up to the first.
+TILE_VOXELS, CHUNK_VOXELS = 2**22, 2**24
 CACHE_BYTES = 2**30
 
 
 @dataclass
 class TrainingVolume:
-    """Raw data and annotations of one volume, read through a cache of tiles.
+    """Raw data and annotations of one volume in the model's voxels, read through a cache of tiles.
 
     Attributes
     ----------
     raw : Volume
-        Raw data.
+        Raw data, as stored.
     normalisation : Normalisation
         Decided once for the volume.
     supervision : Supervision
-        Annotations; its region bounds every crop.
+        Annotations, as stored; its region bounds everything that is read.
     anchors : dict
-        For each object some of its voxels, (n, 3) int64, on which crops are centred.
+        For each object some of its voxels, (n, 3) int64, on which crops are centred; in the model's voxels.
     images : tuple of int or None
         Of independent images those that crops, of one image each, may come from; None = all.
+    zoom : tuple of float
+        Model voxels per stored voxel along z, y, x. Boxes that are drawn and read count the model's voxels.
+    cache_bytes : int
+        Memory for tiles at most. Tiles hold stored voxels, so that no chunk is read for two of them.
     """
 
     raw: Volume
@@ -42,15 +50,31 @@ class TrainingVolume:
     supervision: Supervision
     anchors: dict[int, NDArray[np.int64]]
     images: tuple[int, ...] | None = None
+    zoom: Sizes = (1.0, 1.0, 1.0)
+    cache_bytes: int = CACHE_BYTES
     _tiles: OrderedDict[int, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=OrderedDict, repr=False)
     _bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._objects = sorted(self.anchors)
+        self._grid = BlockGrid(self.raw.meta.shape, tile_shape(self.raw))
+
+    @property
+    def resampling(self) -> Resampling:
+        """Between stored and model voxels."""
+        return Resampling(self.zoom, self.supervision.region)
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that tiles take now."""
+        return self._bytes
 
     def draw(self, shape: Triple, centred: float, rng: np.random.Generator, within: Box) -> Box:
         """Draw a box: with probability `centred` around a voxel of a random object, else anywhere in `within`."""
         start, stop = np.array(within.start), np.array(within.stop)
         last = np.maximum(stop - shape, start)
-        if self.anchors and rng.random() < centred:
-            voxels = self.anchors[sorted(self.anchors)[int(rng.integers(len(self.anchors)))]]
+        if self._objects and rng.random() < centred:
+            voxels = self.anchors[self._objects[int(rng.integers(len(self._objects)))]]
             middle = voxels[int(rng.integers(len(voxels)))]
             quarter = np.array(shape) // 4
             corner = middle - np.array(shape) // 2 + rng.integers(-quarter, quarter + 1)
@@ -63,11 +87,18 @@ class TrainingVolume:
 
     def read(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         """Read normalised raw data (c, z, y, x) and labels (z, y, x) of a box inside the region."""
-        grid = BlockGrid(self.raw.meta.shape, self._tile_shape())
-        raw = np.empty((self.raw.meta.channels or 1, *box.shape), np.float32)
+        resampling = self.resampling
+        if resampling.trivial:
+            raw, labels = self._stored(box)
+            return self.normalisation(raw), labels
+        raw, labels = self._stored(resampling.stored(box))
+        return resampling.raw(self.normalisation(raw), box), resampling.labels(labels, box)
+
+    def _stored(self, box: Box) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        raw = np.empty((self.raw.meta.channels or 1, *box.shape), self.raw.meta.dtype)
         labels = np.empty(box.shape, np.int32)
-        for index in grid.touching(box):
-            tile = grid.block(index).inner.intersection(self.supervision.region)
+        for index in self._grid.touching(box):
+            tile = self._grid.block(index).inner.intersection(self.supervision.region)
             tile_raw, tile_labels = self._tile(index, tile)
             common = tile.intersection(box)
             here, there = common.relative_to(box.start).slices, common.relative_to(tile.start).slices
@@ -75,20 +106,66 @@ class TrainingVolume:
             labels[here] = tile_labels[there]
         return raw, labels
 
-    def _tile_shape(self) -> Triple:
-        return (1, TILE * 4, TILE * 4) if self.raw.meta.independent_images else (TILE, TILE, TILE)
-
     def _tile(self, index: int, tile: Box) -> tuple[NDArray[Any], NDArray[Any]]:
         if index in self._tiles:
             self._tiles.move_to_end(index)
             return self._tiles[index]
-        pair = self.normalisation(self.raw.read(tile)), self.supervision.read(tile)
+        raw = self.raw.read(tile)
+        pair = raw.reshape(-1, *tile.shape), self.supervision.read(tile)
         self._tiles[index] = pair
         self._bytes += pair[0].nbytes + pair[1].nbytes
-        while self._bytes > CACHE_BYTES and len(self._tiles) > 1:
+        while self._bytes > self.cache_bytes:
             _, old = self._tiles.popitem(last=False)
             self._bytes -= old[0].nbytes + old[1].nbytes
         return pair
+
+
+@dataclass(frozen=True)
+class Part:
+    """A training volume with the boxes that crops may come from, in the model's voxels.
+
+    Attributes
+    ----------
+    volume : TrainingVolume
+        Raw data and annotations.
+    training : Box
+        Where training crops come from.
+    validation : Box or None
+        Where validation crops come from; None when there are too few objects to spare any.
+    isotropic : tuple of bool
+        Axes that share the finest voxel size of the model.
+    voxel_size_nm : tuple of float
+        The model's voxel size.
+    """
+
+    volume: TrainingVolume
+    training: Box
+    validation: Box | None
+    isotropic: tuple[bool, bool, bool]
+    voxel_size_nm: Sizes = (1.0, 1.0, 1.0)
+
+    @property
+    def zoom(self) -> Sizes:
+        """Model voxels per stored voxel along z, y, x."""
+        return self.volume.zoom
+
+
+def tile_shape(raw: Volume) -> Triple:
+    """Give the shape of a volume's tiles, in stored voxels: whole chunks, as far as memory allows.
+
+    Chunks of more than 2**24 voxels are cut, and then decoded once for each of their tiles.
+    """
+    planar = raw.meta.independent_images
+    wanted = (1, TILE * 4, TILE * 4) if planar else (TILE, TILE, TILE)
+    chunk = triple(min(c, s) for c, s in zip(raw.meta.chunk_shape, raw.meta.shape, strict=True))
+    if prod(chunk) > CHUNK_VOXELS:
+        return triple(min(c, w) for c, w in zip(chunk, wanted, strict=True))
+    shape = list(chunk)
+    # The last axis first: its voxels are next to each other in most stores.
+    for axis in (2, 1, 0):
+        room = TILE_VOXELS // (prod(shape) // shape[axis])
+        shape[axis] = max(1, min(wanted[axis], room) // chunk[axis]) * chunk[axis]
+    return triple(min(edge, extent) for edge, extent in zip(shape, raw.meta.shape, strict=True))
 
 
 def fit_patch(shape: Triple, stride: Triple, region: Box) -> Triple:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.learn.losses import BACKGROUND, IGNORE, UNLABELLED
@@ -35,15 +34,36 @@ class Supervision:
     background, ignore : Volume or None
         Masks of known background and of voxels without any loss.
     dense : bool
-        Whether 0 means background everywhere in the region.
+        Whether the whole region is a dense box.
     background_fraction : float
         Fraction of the clearly empty cubes that counts as background.
     shell : tuple of int
         Voxels (z, y, x) outside an object that count as background.
     seed : int
         Seed of the draw of cubes.
+    dense_boxes : tuple of Box
+        Boxes in which every object is labelled: inside, 0 means background.
+    margin : tuple of int
+        Voxels (z, y, x) around an object that may belong to it: not labelled, they are ignored. All 0 where objects are
+        annotated as a whole.
     pseudo : PseudoLabels or None
         What fills unlabelled voxels; its objects are numbered after the annotated ones.
+
+    Notes
+    -----
+    The first line that holds for a voxel decides:
+
+    1. in the `ignore` mask: ignore;
+    2. in a kept object: that object;
+    3. in a dense box: background where no object is labelled, else (an object that is not kept) unlabelled;
+    4. within `shell` of a kept object: background;
+    5. in the `background` mask, or in a drawn cube: background;
+    6. within `margin` of a kept object: ignore;
+    7. what `pseudo` says of it;
+    8. unlabelled.
+
+    Distances are counted in face steps, scaled where they differ between axes. The answer for a voxel does not depend
+    on the box it is read in: what is near is read along.
     """
 
     labels: Volume
@@ -55,28 +75,38 @@ class Supervision:
     background_fraction: float
     shell: Triple
     seed: int
+    dense_boxes: tuple[Box, ...] = ()
+    margin: Triple = (0, 0, 0)
     pseudo: PseudoLabels | None = None
 
     def read(self, box: Box) -> NDArray[np.int32]:
         """Read a box: (z, y, x) int32, > 0 objects, 0 unlabelled, -1 background, -2 ignore."""
-        wide = self._whole_cubes(box).grown(
-            triple(max(c, s) for c, s in zip(self._clearance, self.shell, strict=True)), self.region
-        )
+        cubes = bool(self.background_fraction)
+        reaches = (self.shell, self.margin, self._clearance if cubes else (0, 0, 0))
+        reach = triple(max(of_axis) for of_axis in zip(*reaches, strict=True))
+        wide = (self._whole_cubes(box) if cubes else box).grown(reach, self.region)
         ids = read_instances(self.labels, wide)
         known = number_objects(ids, self.kept)
-        shell = near(known > 0, self.shell) & (known == UNLABELLED)
-        if self.dense:
-            known[(known == UNLABELLED) & (ids == 0)] = BACKGROUND
-        if self.background_fraction:
+        objects, dense = known > 0, self._dense(wide)
+        known[dense & (ids == 0)] = BACKGROUND
+        known[near(objects, self.shell) & (known == UNLABELLED) & ~dense] = BACKGROUND
+        if cubes:
             known[(known == UNLABELLED) & self._empty_cubes(ids != 0, wide)] = BACKGROUND
         if self.background is not None:
-            known[(known == UNLABELLED) & (self.background.read(wide) != 0)] = BACKGROUND
-        known[shell] = BACKGROUND
+            known[(known == UNLABELLED) & ~dense & (self.background.read(wide) != 0)] = BACKGROUND
+        if any(self.margin):
+            known[near(objects, self.margin) & (known == UNLABELLED) & ~dense] = IGNORE
         if self.ignore is not None:
             known[self.ignore.read(wide) != 0] = IGNORE
         if self.pseudo is not None:
             self.pseudo.add_to(known, wide, len(self.kept))
         return known[box.relative_to(wide.start).slices]
+
+    def _dense(self, wide: Box) -> NDArray[np.bool_]:
+        dense = np.full(wide.shape, self.dense)
+        for box in self.dense_boxes:
+            dense[box.intersection(wide).relative_to(wide.start).slices] = True
+        return dense
 
     @property
     def _cube(self) -> Triple:
@@ -92,7 +122,7 @@ class Supervision:
         return Box(start, stop).intersection(self.region)
 
     def _empty_cubes(self, occupied: NDArray[np.bool_], wide: Box) -> NDArray[np.bool_]:
-        taken = near(occupied, self._clearance) | occupied
+        taken = near(occupied, self._clearance)
         cubes = [np.arange(a, b) // c for a, b, c in zip(wide.start, wide.stop, self._cube, strict=True)]
         starts = [np.flatnonzero(np.diff(c, prepend=-1)) for c in cubes]
         blocked: NDArray[Any] = taken
@@ -125,12 +155,18 @@ def uniform_hash(seed: int, z: NDArray[Any], y: NDArray[Any], x: NDArray[Any]) -
 
 
 def near(mask: NDArray[np.bool_], radius: Triple) -> NDArray[np.bool_]:
-    """Tell which voxels are within a number of face steps of the mask, along the axes with a radius."""
-    structure = ndimage.generate_binary_structure(3, 1)
-    for axis, steps in enumerate(radius):
-        if not steps:
-            structure = structure & np.expand_dims(np.array([False, True, False]), [a for a in range(3) if a != axis])
-    steps = max(radius)
-    if not steps or not mask.any():
-        return np.zeros_like(mask)
-    return np.asarray(ndimage.binary_dilation(mask, structure, iterations=steps))
+    """Tell which voxels are in the mask or within a number of face steps of it, which differs between axes.
+
+    Notes
+    -----
+    As many steps as the largest radius; an axis with a smaller one takes part in as many of them, evenly spread.
+    """
+    reached, steps = mask.copy(), max(radius)
+    for step in range(steps):
+        before = reached.copy()
+        for axis, reach in enumerate(radius):
+            if reach * (step + 1) // steps > reach * step // steps:
+                grown, source = np.moveaxis(reached, axis, 0), np.moveaxis(before, axis, 0)
+                grown[1:] |= source[:-1]
+                grown[:-1] |= source[1:]
+    return reached

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from spoco_blocks.errors import TrainingError
-from spoco_blocks.grid import Box, Triple
-from spoco_blocks.learn.crops import TrainingVolume, fit_patch
+from spoco_blocks.grid import Triple
+from spoco_blocks.learn.crops import Part, fit_patch
 from spoco_blocks.learn.intensity_views import change_intensity
 from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.objective import Objective
@@ -27,31 +26,6 @@ STEPS_LOST_AT_MOST = 20
 VALIDATION_CROPS = 8
 # bfloat16 must win by this much, so that noise in the timing does not choose.
 CLEARLY_FASTER = 1.1
-
-
-@dataclass(frozen=True)
-class Part:
-    """A training volume with the boxes that crops may come from.
-
-    Attributes
-    ----------
-    volume : TrainingVolume
-        Raw data and annotations.
-    training : Box
-        Where training crops come from.
-    validation : Box or None
-        Where validation crops come from; None when there are too few objects to spare any.
-    isotropic : tuple of bool
-        Axes that share the finest voxel size.
-    voxel_size_nm : tuple of float
-        Extent of a voxel along z, y, x in nm.
-    """
-
-    volume: TrainingVolume
-    training: Box
-    validation: Box | None
-    isotropic: tuple[bool, bool, bool]
-    voxel_size_nm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 class Training:

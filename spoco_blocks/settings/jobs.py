@@ -34,6 +34,7 @@ class CheckJob(Section):
     volumes: dict[str, VolumeSettings]
     trained_on: dict[str, tuple[str, ...]]
     segmented: dict[str, tuple[str, ...]]
+    model_voxel_size_nm: dict[str, LengthsNm | None]
 
 
 class LabelsJob(Section):
@@ -58,6 +59,7 @@ class TrainJob(Section):
 
     model: str
     volumes: tuple[LabelsJob, ...]
+    voxel_size_nm: LengthsNm | None
     network: NetworkSettings
     training: TrainingSettings
     teaching: Teaching | None = None
@@ -143,6 +145,7 @@ def check_job(settings: Settings) -> CheckJob:
         volumes=settings.volumes,
         trained_on={name: model.volumes for name, model in settings.models.items()},
         segmented={name: tuple(s.volume for s in applied if s.model == name) for name in settings.models},
+        model_voxel_size_nm={name: model.voxel_size_nm for name, model in settings.models.items()},
     )
 
 
@@ -159,6 +162,7 @@ def train_job(settings: Settings, model: str) -> TrainJob:
     return TrainJob(
         model=model,
         volumes=tuple(labels_job(settings, volume) for volume in section.volumes),
+        voxel_size_nm=section.voxel_size_nm,
         network=section.network,
         training=section.training,
         teaching=None

@@ -77,12 +77,29 @@ class LabelSettings(Source):
     background_fraction: Fraction = 0.0
     """Only for labels in which every object is labelled: fraction of the clearly empty cubes (8 voxels a side, no
     object within 2 voxels) that counts as annotated background."""
+    also: tuple[Source, ...] = ()
+    """Further label volumes of the same voxels (other annotators, other files): their objects fill voxels that the ones
+    before leave at 0. Ids may repeat. An object should be in one of them only: its rest would be another object."""
+    dense_regions: tuple[Region, ...] = ()
+    """Boxes in which every object is labelled: inside, 0 means background; elsewhere it means not labelled."""
+    partial: bool = False
+    """Annotated parts may be smaller than their objects: no shell, and what is not labelled within
+    `partial_margin_voxels` of them takes part in no loss, except for known background and in `dense_regions`."""
+    partial_margin_voxels: CountOrZero = 8
+    """How far an object may reach beyond its annotated part; across coarse sections the same length in fewer voxels."""
     ignore: Source | None = None
     """Mask of voxels that take no part in any loss (non-zero = ignore)."""
     shell_voxels: CountOrZero = 2
-    """Voxels this near outside an annotated object count as background, unless another object is labelled there."""
+    """Voxels (of the model) this near outside an annotated object count as background, unless another object is
+    labelled there."""
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Part of the region, along its longest axis, that is kept from training once there are 10 objects or more."""
+
+    @model_validator(mode="after")
+    def _partial_is_not_complete(self) -> LabelSettings:
+        if self.partial and (self.dense or self.background_fraction):
+            raise ValueError("partial objects leave open what is background; use dense_regions or a background mask")
+        return self
 
 
 class TruthSettings(Source):
@@ -191,6 +208,9 @@ class ModelSettings(Section):
     """Volumes to train on; all need labels."""
     checkpoint: str | None = None
     """A trained model's file, instead of training one."""
+    voxel_size_nm: LengthsNm | None = None
+    """Voxel size to train at, null = that of the first volume; crops of other volumes are resampled to it. Volumes to
+    segment must have it."""
     network: NetworkSettings = NetworkSettings()
     """The network."""
     training: TrainingSettings = TrainingSettings()

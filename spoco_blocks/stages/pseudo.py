@@ -11,8 +11,9 @@ from spoco_blocks.engine.layout import Layout, PseudoResults
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.grid import Box, triple
 from spoco_blocks.learn.checkpoint import load_checkpoint
+from spoco_blocks.learn.crops import Part
 from spoco_blocks.learn.pseudo import PseudoLabels
-from spoco_blocks.learn.train import Part, Training
+from spoco_blocks.learn.train import Training
 from spoco_blocks.settings.jobs import TrainJob
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.sources import open_source

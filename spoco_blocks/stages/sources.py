@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import ceil
 
 from spoco_blocks.errors import VolumeError
-from spoco_blocks.grid import Box, triple
+from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import LabelsJob
 from spoco_blocks.settings.sections import LabelSettings, Region, Source, TruthSettings
-from spoco_blocks.volumes import Volume, open_volume
+from spoco_blocks.volumes import JoinedLabels, Volume, open_volume
 
 
 @lru_cache(maxsize=64)
@@ -119,7 +120,9 @@ def check_volume(job: LabelsJob) -> tuple[Volume, Volume | None, Box]:
     raw = open_raw(job.raw, job.voxel_size_nm)
     if job.labels is None:
         return raw, None, Box.of_shape(raw.meta.shape)
-    labels = open_like(label_source(job.labels), raw, "labels")
+    labels = open_labels(job.labels, raw)
+    for region in job.labels.dense_regions:
+        region_box(region, raw)
     for mask, what in ((job.labels.background, "background mask"), (job.labels.ignore, "ignore mask")):
         if mask is not None:
             open_like(mask, raw, what)
@@ -128,8 +131,22 @@ def check_volume(job: LabelsJob) -> tuple[Volume, Volume | None, Box]:
             f"labels.keep_per: image needs independent 2D images; {raw.uri} has axes {raw.meta.axes}. Say axes: nyx if "
             "its first axis counts images, or leave keep_per out."
         )
-    region, _ = chosen_part(job.labels, raw, independent=raw.meta.independent_images)
-    return raw, labels, region
+    part, _ = chosen_part(job.labels, raw, independent=raw.meta.independent_images)
+    return raw, labels, part
+
+
+def open_labels(labels: LabelSettings, raw: Volume) -> Volume:
+    """Open all label volumes of some raw data as one; a single one keeps its ids.
+
+    Raises
+    ------
+    VolumeError
+        When one of them does not cover the raw data.
+    """
+    main = open_like(label_source(labels), raw, "labels")
+    if not labels.also:
+        return main
+    return JoinedLabels((main, *(open_like(source, raw, "labels.also") for source in labels.also)))
 
 
 def label_source(labels: Source) -> Source:
@@ -137,6 +154,15 @@ def label_source(labels: Source) -> Source:
     return Source(uri=labels.uri, level=labels.level, axes=labels.axes)
 
 
-def shell_voxels(labels: LabelSettings, isotropic: tuple[bool, bool, bool]) -> tuple[int, int, int]:
+def shell_voxels(labels: LabelSettings, isotropic: tuple[bool, bool, bool]) -> Triple:
     """Give the shell along z, y, x: none across coarse sections, where the next voxel may well be the object."""
-    return triple(labels.shell_voxels if fine else 0 for fine in isotropic)
+    return triple(labels.shell_voxels if fine and not labels.partial else 0 for fine in isotropic)
+
+
+def margin_voxels(labels: LabelSettings, voxel_size_nm: LengthsNm, planar: bool) -> Triple:
+    """Give the margin of partial objects along z, y, x: one length, at least a voxel, never across images."""
+    if not labels.partial:
+        return 0, 0, 0
+    z, y, x = voxel_size_nm
+    length = labels.partial_margin_voxels * (min(y, x) if planar else min(z, y, x))
+    return 0 if planar else ceil(length / z), ceil(length / y), ceil(length / x)

@@ -35,6 +35,26 @@ def read_instances(volume: Volume, box: Box) -> NDArray[np.uint64]:
     VolumeError
         When the volume has channels, or its values cannot be ids.
     """
+    ids = read_ids(volume, box)
+    if not volume.meta.independent_images or not ids.size:
+        return ids
+    if int(ids.max()) >= 1 << _IMAGE_SHIFT:
+        raise VolumeError(
+            f"{volume.uri}: ids of independent images must be below 2**{_IMAGE_SHIFT}; got {ids.max()} in {box}. "
+            "Number the objects of each image from 1."
+        )
+    images = np.arange(box.start[0] + 1, box.stop[0] + 1, dtype=np.uint64) << np.uint64(_IMAGE_SHIFT)
+    return np.where(ids > 0, ids + images[:, None, None], np.uint64(0))
+
+
+def read_ids(volume: Volume, box: Box) -> NDArray[np.uint64]:
+    """Read the label ids of a box as they are stored: (z, y, x) uint64; those of independent images repeat.
+
+    Raises
+    ------
+    VolumeError
+        When the volume has channels, or its values cannot be ids.
+    """
     if volume.meta.channels is not None:
         raise VolumeError(f"{volume.uri}: labels have no channels; got {volume.meta.channels}. Is this the raw volume?")
     voxels = volume.read(box)
@@ -46,13 +66,4 @@ def read_instances(volume: Volume, box: Box) -> NDArray[np.uint64]:
         raise VolumeError(
             f"{volume.uri}: labels must not be negative; got {voxels.min()} in {box}. Store voxels to ignore as 0."
         )
-    ids: NDArray[np.uint64] = voxels.astype(np.uint64, copy=False)
-    if not volume.meta.independent_images or not ids.size:
-        return ids
-    if int(ids.max()) >= 1 << _IMAGE_SHIFT:
-        raise VolumeError(
-            f"{volume.uri}: ids of independent images must be below 2**{_IMAGE_SHIFT}; got {ids.max()} in {box}. "
-            "Number the objects of each image from 1."
-        )
-    images = np.arange(box.start[0] + 1, box.stop[0] + 1, dtype=np.uint64) << np.uint64(_IMAGE_SHIFT)
-    return np.where(ids > 0, ids + images[:, None, None], np.uint64(0))
+    return voxels.astype(np.uint64, copy=False)

@@ -12,13 +12,13 @@ from phantoms import balls, eager_network, store
 from spoco_blocks.errors import CheckpointError, TrainingError
 from spoco_blocks.grid import Box
 from spoco_blocks.learn.checkpoint import FORMAT, Checkpoint, load_checkpoint, weights_digest
-from spoco_blocks.learn.crops import TrainingVolume
+from spoco_blocks.learn.crops import Part, TrainingVolume
 from spoco_blocks.learn.curves import Curves
 from spoco_blocks.learn.intensity import Normalisation
 from spoco_blocks.learn.network import plan_network
 from spoco_blocks.learn.objective import Objective
 from spoco_blocks.learn.supervision import Supervision
-from spoco_blocks.learn.train import Part, Training
+from spoco_blocks.learn.train import Training
 from spoco_blocks.settings.sections import LossSettings, TrainingSettings
 from spoco_blocks.volumes import open_volume
 

@@ -144,9 +144,31 @@ def test_one_model_for_volumes_of_different_kinds(tree, tmp_path):
     other = store(tmp_path / "coarse.zarr", balls()[0], voxel_size_nm=(1000.0, 500.0, 500.0))
     tree["volumes"]["coarse"] = {"raw": {"uri": other}, "labels": tree["volumes"]["balls"]["labels"]}
     tree["models"]["balls"]["volumes"] = ["balls", "coarse"]
-    with pytest.raises(VolumeError, match=r"cannot serve both volumes: balls has.*coarse has"):
-        check_sources(jobs.check_job(parse_settings(tree)))
-    tree["models"]["balls"]["volumes"] = ["balls"]
+    check_sources(jobs.check_job(parse_settings(tree)))
     tree["segmentations"]["balls"]["volume"] = "coarse"
-    with pytest.raises(VolumeError, match=r"cannot serve both volumes"):
+    with pytest.raises(VolumeError, match=r"at \(500.* cannot serve both volumes: balls has.*coarse has"):
+        check_sources(jobs.check_job(parse_settings(tree)))
+    tree["models"]["balls"]["voxel_size_nm"] = [1000, 500, 500]
+    check_sources(jobs.check_job(parse_settings(tree)))
+    tree["segmentations"]["balls"]["volume"] = "balls"
+    with pytest.raises(VolumeError, match=r"at \(1000.* cannot serve both volumes"):
+        check_sources(jobs.check_job(parse_settings(tree)))
+
+
+def test_a_model_for_voxel_sizes_too_far_apart(tree):
+    tree["models"]["balls"]["voxel_size_nm"] = [2000, 500, 500]
+    tree["segmentations"] = {}
+    check_sources(jobs.check_job(parse_settings(tree)))
+    tree["models"]["balls"]["voxel_size_nm"] = [500, 500, 2100]
+    with pytest.raises(VolumeError, match=r"volume balls has \(500.*more than 4 times.*`level` of its pyramid"):
+        check_sources(jobs.check_job(parse_settings(tree)))
+
+
+def test_further_labels_and_dense_regions_must_fit(tree, tmp_path):
+    labels = tree["volumes"]["balls"]["labels"]
+    labels["also"] = [{"uri": store(tmp_path / "small.zarr", balls()[1][:20])}]
+    with pytest.raises(VolumeError, match=r"labels\.also .*\(20, 48, 64\).*same voxels"):
+        check_sources(jobs.check_job(parse_settings(tree)))
+    labels |= {"also": [], "dense_regions": [{"start_nm": [10**6, None, None]}]}
+    with pytest.raises(VolumeError, match="holds no voxel"):
         check_sources(jobs.check_job(parse_settings(tree)))

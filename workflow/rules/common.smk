@@ -85,7 +85,7 @@ def labels_content(wildcards):
     if labels is None or example_data():
         return "fixed"
     masks = [mask.uri if mask else None for mask in (labels.background, labels.ignore)]
-    return fingerprint(labels.uri, *masks)
+    return fingerprint(labels.uri, *masks, *(source.uri for source in labels.also))
 
 
 def truth_content(wildcards):

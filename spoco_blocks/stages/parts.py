@@ -1,0 +1,161 @@
+"""The volumes that a model learns from, with what stage `labels` found; network, patch and loss that suit them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from spoco_blocks.engine.layout import Layout, VolumeResults
+from spoco_blocks.engine.manifest import Manifest
+from spoco_blocks.grid import Box, triple
+from spoco_blocks.learn.crops import Part, TrainingVolume, choose_patch, fit_patch
+from spoco_blocks.learn.device import choose_device
+from spoco_blocks.learn.intensity import Normalisation
+from spoco_blocks.learn.network import ISOTROPY, plan_network
+from spoco_blocks.learn.objective import Objective
+from spoco_blocks.learn.resample import Resampling, Sizes, zoom_between
+from spoco_blocks.learn.supervision import Supervision
+from spoco_blocks.learn.train import Training
+from spoco_blocks.settings.jobs import LabelsJob, TrainJob
+from spoco_blocks.stages.check import check_trainable
+from spoco_blocks.stages.pseudo import add_pseudo_labels, start_from_teacher
+from spoco_blocks.stages.sources import check_volume, chosen_part, margin_voxels, open_like, region_box, shell_voxels
+
+
+def prepare(
+    job: TrainJob, sources: list[Manifest], layout: Layout, threads: int
+) -> tuple[Training, float | None, float]:
+    """Plan network and patch; give the training, the coordinates' scale and the objects' length, both in nm."""
+    first = sources[0].result
+    planar, voxel_size_nm = first["planar"], model_voxel_size(job, sources)
+    plan = plan_network(
+        voxel_size_nm,
+        in_channels=first["channels"],
+        embedding_channels=job.network.embedding_channels,
+        width=job.network.width,
+        levels=job.network.levels,
+        affinities=job.network.affinities,
+        planar=planar,
+    )
+    length_nm = float(np.median([source.result["object_length_nm"] for source in sources]))
+    parts = open_parts(job, layout)
+    scale_nm = coordinate_scale(job.training.coordinates, length_nm)
+    radius_nm = job.training.loss.push_radius
+    objective = Objective(
+        job.training.loss,
+        None if scale_nm is None else in_voxels(scale_nm, voxel_size_nm, planar),
+        None if radius_nm is None else in_voxels(radius_nm, voxel_size_nm, planar),
+        plan.offsets,
+    )
+    wanted = job.training.patch_voxels or choose_patch(length_nm, voxel_size_nm, planar)
+    if planar:
+        wanted = triple((1, *wanted[1:]))
+    patch = triple(
+        min(extents) for extents in zip(*(fit_patch(wanted, plan.stride, part.training) for part in parts), strict=True)
+    )
+    training = Training(parts, plan, objective, patch, job.training, choose_device(threads))
+    start_from_teacher(job, training, layout)
+    return training, scale_nm, length_nm
+
+
+def model_voxel_size(job: TrainJob, sources: list[Manifest]) -> Sizes:
+    """Give the voxel size in nm that a model is trained at: as set, or that of its first volume."""
+    return triple_of_floats(job.voxel_size_nm or sources[0].result["voxel_size_nm"])
+
+
+def open_parts(job: TrainJob, layout: Layout) -> list[Part]:
+    """Open all training volumes of a model, each in the model's voxels.
+
+    A function of what can be pickled alone, so that each data worker opens its own stores.
+
+    Raises
+    ------
+    VolumeError
+        When volumes do not go together.
+    LedgerError
+        When stage `labels` has not run.
+    """
+    sources = [Manifest.read(layout.volume(volume.volume).manifest) for volume in job.volumes]
+    size = model_voxel_size(job, sources)
+    parts = {v.volume: open_part(v, s, layout, size) for v, s in zip(job.volumes, sources, strict=True)}
+    check_trainable(job.model, job.voxel_size_nm, {name: part.volume.raw for name, part in parts.items()})
+    return add_pseudo_labels(job, list(parts.values()), layout)
+
+
+def open_part(job: LabelsJob, source: Manifest, layout: Layout, voxel_size_nm: Sizes) -> Part:
+    """Open one training volume, in voxels of a model, with what stage `labels` found."""
+    raw, labels, region = check_volume(job)
+    assert labels is not None
+    assert job.labels is not None
+    found, result, settings = layout.volume(job.volume), source.result, job.labels
+    planar, stored_nm = result["planar"], triple_of_floats(result["voxel_size_nm"])
+    frame = Resampling(zoom_between(stored_nm, voxel_size_nm, planar), region)
+    training = box_of(result["training"])
+    objects = pq.read_table(found.objects).to_pydict()
+    kept = np.array([i for i, a in zip(objects["id"], objects["annotated"], strict=True) if a], np.uint64)
+    finest = min(voxel_size_nm[1:] if raw.meta.independent_images else voxel_size_nm)
+    z, y, x = (size <= ISOTROPY * finest for size in voxel_size_nm)
+    isotropic = (z and not raw.meta.independent_images, y, x)
+    supervision = Supervision(
+        labels=labels,
+        kept=np.sort(kept),
+        region=region,
+        background=None if settings.background is None else open_like(settings.background, raw, "background mask"),
+        ignore=None if settings.ignore is None else open_like(settings.ignore, raw, "ignore mask"),
+        dense=settings.dense,
+        background_fraction=settings.background_fraction,
+        shell=frame.lengths(shell_voxels(settings, isotropic)),
+        seed=settings.seed,
+        dense_boxes=tuple(region_box(box, raw) for box in settings.dense_regions),
+        margin=frame.lengths(margin_voxels(settings, voxel_size_nm, planar)),
+    )
+    volume = TrainingVolume(
+        raw=raw,
+        normalisation=Normalisation(tuple(result["intensity_low"]), tuple(result["intensity_high"])),
+        supervision=supervision,
+        anchors={i: frame.positions(voxels) for i, voxels in read_anchors(found, training).items()},
+        images=chosen_part(settings, raw, independent=raw.meta.independent_images)[1],
+        zoom=frame.zoom,
+    )
+    validation = None if result["validation"] is None else frame.inside(box_of(result["validation"]))
+    return Part(volume, frame.inside(training), validation, isotropic, voxel_size_nm)
+
+
+def read_anchors(found: VolumeResults, within: Box) -> dict[int, NDArray[np.int64]]:
+    """Read a few stored voxels (n, 3) of each annotated object that has any in a box."""
+    table = pq.read_table(found.anchors).to_pydict()
+    positions = np.stack([np.array(table[axis], np.int64) for axis in "zyx"], 1).reshape(-1, 3)
+    inside = np.logical_and(positions >= within.start, positions < within.stop).all(1)
+    owner = np.array(table["id"], np.uint64)[inside]
+    order = np.argsort(owner, kind="stable")
+    ids, starts = np.unique(owner[order], return_index=True)
+    groups = np.split(positions[inside][order], starts[1:])
+    return {int(i): group for i, group in zip(ids, groups, strict=False)}
+
+
+def coordinate_scale(setting: float | str, object_length_nm: float) -> float | None:
+    """Give the length in nm over which position adds 1 to the embedding: a quarter of the objects' length."""
+    if setting == "none":
+        return None
+    return object_length_nm / 4 if setting == "auto" else float(setting)
+
+
+def in_voxels(length_nm: float, voxel_size_nm: tuple[float, float, float], planar: bool) -> tuple[float, float, float]:
+    """Give a length in voxels along z, y, x; endless across independent images."""
+    z, y, x = (length_nm / size for size in voxel_size_nm)
+    return (float("inf") if planar else z), y, x
+
+
+def box_of(corners: Any) -> Box:
+    """Read a box back from a manifest."""
+    start, stop = corners
+    return Box(triple(start), triple(stop))
+
+
+def triple_of_floats(values: Any) -> tuple[float, float, float]:
+    """Read three floats back from a manifest."""
+    z, y, x = values
+    return float(z), float(y), float(x)
