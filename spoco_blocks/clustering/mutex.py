@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from spoco_blocks.clustering.checks import require_positive
 from spoco_blocks.clustering.context import Context
@@ -30,10 +31,12 @@ class Mutex:
     kind: Literal["mutex"] = "mutex"
     """Name of the method."""
     min_voxels: int = 50
-    """Smaller objects become background."""
+    """Smaller pieces, most of them on borders, go to the nearest larger one."""
+    max_fill_voxels: int = 8
+    """Voxels farther than this from every larger piece become background."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "min_voxels", zero=True)
+        require_positive(self, "min_voxels", "max_fill_voxels", zero=True)
 
     def __call__(
         self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], context: Context | None = None
@@ -54,4 +57,32 @@ class Mutex:
         labels = mutex_watershed(affinities.values, affinities.offsets, affinities.neighbours, foreground)
         kept = np.bincount(labels.reshape(-1)) >= max(1, self.min_voxels)
         kept[0] = False
-        return apply_lookup(labels, np.where(kept, np.cumsum(kept), 0).astype(np.uint32))
+        large = apply_lookup(labels, np.where(kept, np.cumsum(kept), 0).astype(np.uint32))
+        return fill(large, foreground, self.max_fill_voxels)
+
+
+def fill(labels: NDArray[np.uint32], foreground: NDArray[np.bool_], reach: int) -> NDArray[np.uint32]:
+    """Give foreground without a label that of the nearest labelled voxel.
+
+    Parameters
+    ----------
+    labels : ndarray of uint32, shape (z, y, x)
+        Labels.
+    foreground : ndarray of bool, shape (z, y, x)
+        What may be filled.
+    reach : int
+        How far away the labelled voxel may be, in voxels.
+
+    Returns
+    -------
+    ndarray of uint32, shape (z, y, x)
+        Filled labels; the array itself where there is nothing to fill.
+    """
+    empty = foreground & (labels == 0)
+    if not reach or not empty.any() or not labels.any():
+        return labels
+    distance, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
+    empty &= distance <= reach
+    filled = labels.copy()
+    filled[empty] = labels[tuple(index[empty] for index in nearest)]
+    return filled

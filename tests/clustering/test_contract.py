@@ -10,6 +10,7 @@ from oracles import adjusted_rand_index
 
 from bench.phantoms import make
 from spoco_blocks.clustering import METHODS, Affinities, Context, Mutex, segment
+from spoco_blocks.clustering.mutex import fill
 
 SHAPES = [(14, 32, 32), (1, 72, 72)]
 
@@ -94,3 +95,15 @@ def test_names(method):
 def test_mutex_without_affinities_says_so(phantom):
     with pytest.raises(ValueError, match="needs affinities"):
         Mutex()(phantom.embeddings, phantom.foreground, Context())
+
+
+def test_small_pieces_go_to_the_nearest_larger_one():
+    labels = np.zeros((1, 4, 12), np.uint32)
+    labels[:, :, :3], labels[:, :, 8:] = 1, 2
+    foreground = np.ones(labels.shape, bool)
+    foreground[:, 0, 4] = False
+    filled = fill(labels, foreground, 2)
+    assert filled[0, 1].tolist() == [1, 1, 1, 1, 1, 0, 2, 2, 2, 2, 2, 2]
+    assert filled[0, 0, 4] == 0
+    assert fill(labels, foreground, 0) is labels
+    assert fill(np.zeros_like(labels), foreground, 2).max() == 0
