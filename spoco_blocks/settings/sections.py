@@ -53,6 +53,9 @@ class Source(Section):
     """Level of an OME-Zarr pyramid, 0 = full resolution. Objects about 15 voxels across learn quickest."""
     axes: Literal["yx", "zyx", "czyx", "nyx", "cnyx"] | None = None
     """Order of the axes where the store does not say; nyx, cnyx = independent 2D images."""
+    downscale: tuple[Count, Count, Count] | None = None
+    """Read windows of so many voxels (z, y, x) as one: the mean of an image, the most frequent id of labels. For stores
+    without a pyramid; the result has these larger voxels."""
 
 
 class LabelSettings(Source):

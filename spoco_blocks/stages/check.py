@@ -12,7 +12,7 @@ from spoco_blocks.errors import VolumeError
 from spoco_blocks.learn.resample import SAME_SIZE, zoom_between
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import CheckJob, LabelsJob, digest
-from spoco_blocks.stages.sources import check_volume, chosen_part, label_source, open_like
+from spoco_blocks.stages.sources import check_volume, chosen_part, open_like
 from spoco_blocks.volumes import Volume
 
 VERSION = 1
@@ -35,7 +35,7 @@ def check_sources(job: CheckJob) -> dict[str, Volume]:
             LabelsJob(volume=name, raw=section.raw, voxel_size_nm=section.voxel_size_nm, labels=section.labels)
         )
         if section.truth is not None:
-            open_like(label_source(section.truth), opened[name], "truth")
+            open_like(section.truth, opened[name], "truth")
             if section.truth.ignore is not None:
                 open_like(section.truth.ignore, opened[name], "mask of what is not scored")
             chosen_part(section.truth, opened[name], independent=opened[name].meta.independent_images)

@@ -25,7 +25,7 @@ from spoco_blocks.kernels.scores import scores
 from spoco_blocks.settings.jobs import EvaluateJob, digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.plan import Plan
-from spoco_blocks.stages.sources import chosen_part, label_source, open_like, open_source
+from spoco_blocks.stages.sources import chosen_part, id_source, open_like, open_source
 from spoco_blocks.volumes import read_instances
 
 VERSION = 2
@@ -72,8 +72,8 @@ def run_evaluate(job: EvaluateJob, layout: Layout, execution: Execution, content
         return watch.finish(results.manifest("evaluate"), described)
     stored = Source(uri=str(results.segments))
     images = plan.planar and plan.shape[0] > 1
-    truth = _with_axes(label_source(job.truth), images)
-    ignore = None if job.truth.ignore is None else _with_axes(job.truth.ignore, images)
+    truth = _with_axes(id_source(job.truth), images)
+    ignore = None if job.truth.ignore is None else _with_axes(id_source(job.truth.ignore), images)
     segments = open_source(stored)
     open_like(truth, segments, "truth")
     region, chosen = chosen_part(job.truth, segments, independent=images)

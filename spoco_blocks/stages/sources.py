@@ -10,13 +10,20 @@ from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import LabelsJob
 from spoco_blocks.settings.sections import LabelSettings, Region, Source, TruthSettings
-from spoco_blocks.volumes import JoinedLabels, Volume, open_volume
+from spoco_blocks.volumes import Downscaled, JoinedLabels, Volume, open_volume
+
+
+class IdSource(Source):
+    """A stored volume of ids: what is read coarser are not means but the most frequent ids."""
 
 
 @lru_cache(maxsize=64)
 def open_source(source: Source, voxel_size_nm: LengthsNm | None = None) -> Volume:
     """Open a volume once per process; workers get only the section."""
-    return open_volume(source.uri, level=source.level, axes=source.axes, voxel_size_nm=voxel_size_nm)
+    volume = open_volume(source.uri, level=source.level, axes=source.axes, voxel_size_nm=voxel_size_nm)
+    if source.downscale is None:
+        return volume
+    return Downscaled(volume, source.downscale, ids=isinstance(source, IdSource))
 
 
 def open_raw(raw: Source, voxel_size_nm: LengthsNm | None) -> Volume:
@@ -47,13 +54,13 @@ def open_like(source: Source, raw: Volume, what: str) -> Volume:
         When the shapes differ, or the axes do.
     """
     axes = source.axes or ("nyx" if raw.meta.independent_images else None)
-    volume = open_source(source.model_copy(update={"axes": axes}))
+    volume = open_source(id_source(source).model_copy(update={"axes": axes}))
     if volume.meta.channels is not None:
         raise VolumeError(f"{what} {volume.uri} has {volume.meta.channels} channels; expected axes z, y, x only.")
     if volume.meta.shape != raw.meta.shape:
         raise VolumeError(
             f"{what} {volume.uri} has shape {volume.meta.shape}, raw {raw.uri} has {raw.meta.shape} (z, y, x); both "
-            "must show the same voxels. Check `level` of each."
+            "must show the same voxels. Check `level` and `downscale` of each."
         )
     return volume
 
@@ -143,15 +150,15 @@ def open_labels(labels: LabelSettings, raw: Volume) -> Volume:
     VolumeError
         When one of them does not cover the raw data.
     """
-    main = open_like(label_source(labels), raw, "labels")
+    main = open_like(labels, raw, "labels")
     if not labels.also:
         return main
     return JoinedLabels((main, *(open_like(source, raw, "labels.also") for source in labels.also)))
 
 
-def label_source(labels: Source) -> Source:
-    """Give only where a volume is, without what is to be done with it."""
-    return Source(uri=labels.uri, level=labels.level, axes=labels.axes)
+def id_source(source: Source) -> IdSource:
+    """Give only where labels or a mask are, without what is to be done with them."""
+    return IdSource(uri=source.uri, level=source.level, axes=source.axes, downscale=source.downscale)
 
 
 def shell_voxels(labels: LabelSettings, isotropic: tuple[bool, bool, bool]) -> Triple:

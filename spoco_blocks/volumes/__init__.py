@@ -13,6 +13,7 @@ from pathlib import Path
 
 from spoco_blocks.errors import VolumeError, VolumeNotFoundError
 from spoco_blocks.volumes import cityscapes, cvppp, hdf5, ome_zarr, zarr_array
+from spoco_blocks.volumes.downscaled import Downscaled
 from spoco_blocks.volumes.instances import read_instances
 from spoco_blocks.volumes.joined import JoinedLabels
 from spoco_blocks.volumes.layout import voxel_size_of
@@ -22,6 +23,7 @@ from spoco_blocks.volumes.zarr_array import choose_chunks, create_zarr
 
 __all__ = [
     "FORMATS",
+    "Downscaled",
     "Format",
     "JoinedLabels",
     "Volume",

@@ -22,7 +22,7 @@ from spoco_blocks.stages.report.content import ObjectTable, Picture, ReportConte
 from spoco_blocks.stages.report.images import embedding_rgb
 from spoco_blocks.stages.report.selection import Subject, choose, read_strided
 from spoco_blocks.stages.report.wording import STAGES, TERMS
-from spoco_blocks.stages.sources import label_source, open_like, open_source
+from spoco_blocks.stages.sources import open_like, open_source
 from spoco_blocks.volumes import Volume, read_instances
 
 Ran = dict[str, list[Manifest]]
@@ -215,7 +215,7 @@ def _truth(job: ReportJob, raw: Volume, box: Box, step: tuple[int, int, int]) ->
     if job.truth is None:
         return None, []
     try:
-        return read_strided(_Instances(open_like(label_source(job.truth), raw, "truth")), box, step), []
+        return read_strided(_Instances(open_like(job.truth, raw, "truth")), box, step), []
     except (VolumeError, VolumeNotFoundError) as error:
         return None, [f"The truth cannot be shown: {error}"]
 
