@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout, SegmentationResults
-from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.settings import Settings, jobs, parse_settings
 from spoco_blocks.stages.calibrate import run_calibrate
 from spoco_blocks.stages.cluster import run_cluster
 from spoco_blocks.stages.embed import run_embed
@@ -30,18 +30,24 @@ class Trained:
         """Run all stages after training under a name of their own."""
         tree = copy.deepcopy(self.tree)
         tree["segmentations"] = {name: tree["segmentations"]["balls"] | section}
-        settings = parse_settings(tree)
-        job = {stage: jobs.segmentation_job(settings, stage, name) for stage in ("plan", "embed", "cluster", "stitch")}
-        relabel = jobs.segmentation_job(settings, "relabel", name)
-        run_plan(job["plan"], self.layout)
-        for shard in range(shards):
-            run_embed(job["embed"], self.layout, execution, shard, shards)
-        run_calibrate(job["cluster"], self.layout, execution)
-        for shard in range(shards):
-            run_cluster(job["cluster"], self.layout, execution, shard, shards)
-        run_stitch(job["stitch"], self.layout)
-        for shard in range(shards):
-            run_relabel(relabel, self.layout, execution, shard, shards)
-        run_pyramid(relabel, self.layout, execution)
-        run_evaluate(jobs.segmentation_job(settings, "evaluate", name), self.layout, execution)
-        return self.layout.segmentation(name)
+        return segment(parse_settings(tree), name, self.layout, execution, shards)
+
+
+def segment(
+    settings: Settings, name: str, layout: Layout, execution: Execution = SERIAL, shards: int = 1
+) -> SegmentationResults:
+    """Run all stages after training in this process."""
+    job = {stage: jobs.segmentation_job(settings, stage, name) for stage in ("plan", "embed", "cluster", "stitch")}
+    relabel = jobs.segmentation_job(settings, "relabel", name)
+    run_plan(job["plan"], layout)
+    for shard in range(shards):
+        run_embed(job["embed"], layout, execution, shard, shards)
+    run_calibrate(job["cluster"], layout, execution)
+    for shard in range(shards):
+        run_cluster(job["cluster"], layout, execution, shard, shards)
+    run_stitch(job["stitch"], layout)
+    for shard in range(shards):
+        run_relabel(relabel, layout, execution, shard, shards)
+    run_pyramid(relabel, layout, execution)
+    run_evaluate(jobs.segmentation_job(settings, "evaluate", name), layout, execution)
+    return layout.segmentation(name)

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from spoco_blocks.clustering import Hdbscan, MeanShift, Modes
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
-LengthsNm = tuple[Positive, Positive, Positive]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+from spoco_blocks.settings.annotation_curve import AnnotationCurveSettings
+from spoco_blocks.settings.base import (
+    Count,
+    CountOrZero,
+    Fraction,
+    LengthsNm,
+    Name,
+    NotNegative,
+    Positive,
+    Section,
+)
 
 
 class Region(Section):
@@ -253,6 +250,8 @@ class Settings(Section):
     """What to make, by name."""
     execution: ExecutionSettings = ExecutionSettings()
     """How work is spread."""
+    annotation_curve: AnnotationCurveSettings = AnnotationCurveSettings()
+    """What `snakemake annotation_curve` trains and compares."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Settings:
@@ -264,6 +263,8 @@ class Settings(Section):
         for name, segmentation in self.segmentations.items():
             _known(segmentation.volume, self.volumes, f"segmentations.{name}.volume")
             _known(segmentation.model, self.models, f"segmentations.{name}.model")
+        if self.annotation_curve.segmentation is not None:
+            _known(self.annotation_curve.segmentation, self.segmentations, "annotation_curve.segmentation")
         return self
 
 

@@ -6,8 +6,9 @@ from functools import lru_cache
 
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Box, triple
+from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import LabelsJob
-from spoco_blocks.settings.sections import LabelSettings, LengthsNm, Region, Source
+from spoco_blocks.settings.sections import LabelSettings, Region, Source
 from spoco_blocks.volumes import Volume, open_volume
 
 

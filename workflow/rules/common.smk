@@ -1,14 +1,18 @@
 # The configuration, validated before anything runs, and the functions that rules take their parameters from.
 from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.settings.annotation_curve import curve_runs, curve_settings
 from spoco_blocks.settings.fingerprint import fingerprint
 
 RESULTS = config.pop("results", "results")
 
 try:
-    SETTINGS = parse_settings(config)
+    CONFIGURED = parse_settings(config)
 except SettingsError as error:
     raise WorkflowError(str(error)) from None
+
+# With the volumes, models and segmentations of the annotation curve; the rules do not tell them from the user's.
+SETTINGS = curve_settings(CONFIGURED)
 
 EXECUTOR = SETTINGS.execution.executor
 # Stages that mostly read, look up and write: their kernels release the interpreter's lock, processes gain nothing.
@@ -17,6 +21,7 @@ SHARDS = SETTINGS.execution.shards
 VOLUME = f"{RESULTS}/volumes/{{volume}}"
 MODEL = f"{RESULTS}/models/{{model}}"
 SEGMENTATION = f"{RESULTS}/segmentations/{{segmentation}}"
+CURVE = f"{RESULTS}/annotation_curve"
 
 
 wildcard_constraints:
@@ -31,7 +36,7 @@ def results_folder(wildcards):
 
 
 def check_job(wildcards):
-    return jobs.canonical(jobs.check_job(SETTINGS))
+    return jobs.canonical(jobs.check_job(CONFIGURED))
 
 
 def labels_job(wildcards):
@@ -91,4 +96,46 @@ def annotated_volumes(wildcards):
     return [
         f"{RESULTS}/volumes/{volume}/labels.json"
         for volume in SETTINGS.models[wildcards.model].volumes
+    ]
+
+
+def of_the_curve(derive):
+    """Derive something of the annotation curve, which not every configuration allows."""
+    try:
+        return derive(CONFIGURED)
+    except SettingsError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def annotation_baseline_job(wildcards):
+    return jobs.canonical(of_the_curve(jobs.annotation_baseline_job))
+
+
+def annotation_curve_job(wildcards):
+    return jobs.canonical(of_the_curve(jobs.annotation_curve_job))
+
+
+def annotation_content(wildcards):
+    """Changes when labels or truth of the annotation curve were edited in place."""
+    job = of_the_curve(jobs.annotation_baseline_job)
+    return (
+        "fixed"
+        if example_data()
+        else fingerprint(*(volume.labels.uri for volume in job.training), job.truth.uri)
+    )
+
+
+def curve_labels(wildcards):
+    job = of_the_curve(jobs.annotation_baseline_job)
+    names = {volume.volume for volume in (*job.training, job.volume)}
+    return [f"{RESULTS}/volumes/{volume}/labels.json" for volume in sorted(names)]
+
+
+def curve_scores(wildcards):
+    """Scores of all trainings of the curve, and how many objects each was given."""
+    runs = of_the_curve(curve_runs)
+    volumes = dict.fromkeys(volume for run in runs for volume in run.volumes)
+    return [
+        *(f"{RESULTS}/segmentations/{run.segmentation}/scores.json" for run in runs),
+        *(f"{RESULTS}/volumes/{volume}/labels.json" for volume in volumes),
     ]
