@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.feature import peak_local_max
-from skimage.filters import gaussian
-from skimage.segmentation import watershed
 from sklearn.metrics import adjusted_rand_score
 
 from bench.frame import Claim, Report, Row
+from bench.workflow import ROOT, run_workflow
 from spoco_blocks.grid import Box
+from spoco_blocks.kernels.classical import LabelledPart, tune
 from spoco_blocks.kernels.contingency import contingency
 from spoco_blocks.kernels.scores import scores
 from spoco_blocks.volumes import open_volume
 
-ROOT = Path(__file__).parent.parent
 IMAGE = "data/lightsheet_nuclei.zarr"
 BOUNDARY = 40
+ISOTROPIC = (1.0, 1.0, 1.0)
 FIGURES = ("ap50", "ap75", "sbd", "voi_split", "voi_merge")
 Array = NDArray[Any]
 
@@ -48,37 +42,14 @@ def workflow(folder: Path, name: str, **changes: Any) -> Path:
     if "checkpoint" in tree["models"]["demo"]:
         del tree["models"]["demo"]["training"]
     tree["segmentations"]["demo"]["blocks"] = changes.get("blocks", tree["segmentations"]["demo"]["blocks"])
-    config = folder / f"{name}.yaml"
-    config.write_text(yaml.safe_dump(tree))
-    command = ["snakemake", "--profile", "profiles/default", "--configfile", str(config), "--quiet", "all"]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command += ["--config", f"results={folder / name}"]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise RuntimeError(f"the workflow failed:\n{result.stdout}{result.stderr}")
-    return folder / name / "segmentations/demo"
-
-
-def classical(raw: Array, sigma: float, threshold: float, distance: int) -> Array:
-    """Smooth, threshold, split by the peaks of the distance transform."""
-    smooth = gaussian(raw, sigma)
-    mask = smooth > threshold
-    depth = ndimage.distance_transform_edt(mask)
-    peaks = peak_local_max(depth, min_distance=distance, labels=mask.astype(int))
-    seeds = np.zeros(raw.shape, np.int32)
-    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return watershed(-depth, seeds, mask=mask).astype(np.uint32)
+    return run_workflow(folder / name, tree, "all") / "segmentations/demo"
 
 
 def tuned_classical(raw: Array, truth: Array) -> dict[str, float]:
-    """Choose the chain's parameters by AP50 on the training half, with all its labels; score the other half."""
+    """Tune the chain on the training half, with all its labels; score the other half."""
     left, right = np.s_[:, :, :BOUNDARY], np.s_[:, :, BOUNDARY:]
-    levels = np.percentile(raw, [70, 75, 80, 84, 88, 92])
-    best = max(
-        product((0.5, 1.0, 1.5), levels, (2, 3, 4, 5)),
-        key=lambda choice: scores(*contingency(truth[left], classical(raw[left], *choice))).ap50,
-    )
-    return asdict(scores(*contingency(truth[right], classical(raw[right], *best))))
+    chain, _ = tune([LabelledPart(raw[left], truth[left])], ISOTROPIC)
+    return asdict(scores(*contingency(truth[right], chain(raw[right], ISOTROPIC))))
 
 
 def run(quick: bool) -> Report:
@@ -101,8 +72,8 @@ def run(quick: bool) -> Report:
                 report.claims.append(Claim(f"seed {seed}: {name}", found[-1][name], at_least=0.70))
         mean = float(np.mean([scored["ap50"] for scored in found]))
         report.claims.append(Claim("mean ap50", mean, at_least=0.75))
-        first = whole(folder / "seed0/segmentations/demo/segmentation.zarr")
-        model = {"checkpoint": str(folder / "seed0/models/demo/checkpoint.pt")}
+        first = whole(folder / "seed0/results/segmentations/demo/segmentation.zarr")
+        model = {"checkpoint": str(folder / "seed0/results/models/demo/checkpoint.pt")}
         for shape in ([80, 80, 80],) if quick else ([80, 80, 80], [24, 32, 28]):
             blocks = {"shape_voxels": shape}
             other = whole(workflow(folder, f"blocks{shape[0]}", model=dict(model), blocks=blocks) / "segmentation.zarr")

@@ -124,8 +124,23 @@ def report(args: argparse.Namespace) -> None:
     run_report(jobs.read_job(jobs.ReportJob, args.job), Layout(args.results))
 
 
+def annotation_baseline(args: argparse.Namespace) -> None:
+    """Tune and score the classical baseline of an annotation curve."""
+    from spoco_blocks.stages.annotation_baseline import run_annotation_baseline
+
+    run_annotation_baseline(jobs.read_job(jobs.AnnotationBaselineJob, args.job), Layout(args.results), args.content)
+
+
+def annotation_curve(args: argparse.Namespace) -> None:
+    """Draw score against number of annotated objects."""
+    from spoco_blocks.stages.annotation_curve import run_annotation_curve
+
+    run_annotation_curve(jobs.read_job(jobs.AnnotationCurveJob, args.job), Layout(args.results))
+
+
 STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
     check, labels, train, plan, embed, calibrate, cluster, stitch, relabel, pyramid, agree, evaluate, report,
+    annotation_baseline, annotation_curve,
 )  # fmt: skip
 
 

@@ -37,6 +37,16 @@ def segment(
     return layout.segmentation(name)
 
 
+def segment_and_score(
+    settings: Settings, name: str, layout: Layout, execution: Execution = SERIAL, shards: int = 1
+) -> SegmentationResults:
+    """Run all stages after training."""
+    results = segment(settings, name, layout, execution, shards)
+    run_pyramid(jobs.segmentation_job(settings, "pyramid", name), layout, execution)
+    run_evaluate(jobs.segmentation_job(settings, "evaluate", name), layout, execution)
+    return results
+
+
 @dataclass(frozen=True)
 class Trained:
     """A results folder with an indexed volume and a trained model."""
@@ -48,8 +58,4 @@ class Trained:
         """Run all stages after training under a name of their own."""
         tree = copy.deepcopy(self.tree)
         tree["segmentations"] = {name: tree["segmentations"]["balls"] | section}
-        settings = parse_settings(tree)
-        results = segment(settings, name, self.layout, execution, shards)
-        run_pyramid(jobs.segmentation_job(settings, "pyramid", name), self.layout, execution)
-        run_evaluate(jobs.segmentation_job(settings, "evaluate", name), self.layout, execution)
-        return results
+        return segment_and_score(parse_settings(tree), name, self.layout, execution, shards)

@@ -178,6 +178,33 @@ class SegmentationResults:
 
 
 @dataclass(frozen=True)
+class AnnotationCurveResults:
+    """Results of `snakemake annotation_curve`."""
+
+    root: Path
+
+    @property
+    def baseline(self) -> Path:
+        """Manifest of `annotation_baseline`: the classical chain, tuned, and its scores."""
+        return self.root / "annotation_baseline.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Manifest of `annotation_curve`."""
+        return self.root / "annotation_curve.json"
+
+    @property
+    def table(self) -> Path:
+        """One line per training: objects annotated, and all scores."""
+        return self.root / "curve.csv"
+
+    @property
+    def page(self) -> Path:
+        """Score against number of annotated objects, one HTML file."""
+        return self.root / "curve.html"
+
+
+@dataclass(frozen=True)
 class Layout:
     """The results folder."""
 
@@ -199,6 +226,11 @@ class Layout:
     def model(self, name: str) -> ModelResults:
         """Results of a model."""
         return ModelResults(self.root / "models" / name)
+
+    @property
+    def annotation_curve(self) -> AnnotationCurveResults:
+        """Results of the annotation curve."""
+        return AnnotationCurveResults(self.root / "annotation_curve")
 
     def segmentation(self, name: str) -> SegmentationResults:
         """Results of a segmentation."""

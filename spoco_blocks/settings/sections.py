@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from spoco_blocks.settings.annotation_curve import AnnotationCurveSettings
 from spoco_blocks.settings.base import (
     Count,
     CountOrZero,
@@ -252,6 +253,8 @@ class Settings(Section):
     """What to make, by name."""
     execution: ExecutionSettings = ExecutionSettings()
     """How work is spread."""
+    annotation_curve: AnnotationCurveSettings = AnnotationCurveSettings()
+    """What `snakemake annotation_curve` trains and compares."""
 
     @model_validator(mode="after")
     def _names_are_ours_to_extend(self) -> Settings:
@@ -259,7 +262,7 @@ class Settings(Section):
             for name in names:
                 if "--" in name:
                     raise ValueError(
-                        f"{kind}.{name}: '--' in a name is kept for rounds of pseudo-labels; use one '-' or '_'"
+                        f"{kind}.{name}: '--' in a name is kept for what the workflow derives; use one '-' or '_'"
                     )
         return self
 
@@ -273,6 +276,8 @@ class Settings(Section):
         for name, segmentation in self.segmentations.items():
             _known(segmentation.volume, self.volumes, f"segmentations.{name}.volume")
             _known(segmentation.model, self.models, f"segmentations.{name}.model")
+        if self.annotation_curve.segmentation is not None:
+            _known(self.annotation_curve.segmentation, self.segmentations, "annotation_curve.segmentation")
         return self
 
 

@@ -1,6 +1,7 @@
 # The configuration, validated before anything runs, and the functions that rules take their parameters from.
 from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings import expansion, jobs, parse_settings
+from spoco_blocks.settings.annotation_curve import curve_runs, curve_settings
 from spoco_blocks.settings.fingerprint import fingerprint
 
 RESULTS = config.pop("results", "results")
@@ -10,8 +11,8 @@ try:
 except SettingsError as error:
     raise WorkflowError(str(error)) from None
 
-# With the models and segmentations that rounds of pseudo-labels need; the rules do not tell them from the user's.
-SETTINGS = expansion.expand(CONFIGURED)
+# With what the annotation curve and rounds of pseudo-labels need; the rules do not tell it from the user's.
+SETTINGS = expansion.expand(curve_settings(CONFIGURED))
 
 EXECUTOR = SETTINGS.execution.executor
 # Stages that mostly read, look up and write: their kernels release the interpreter's lock, processes gain nothing.
@@ -20,6 +21,7 @@ SHARDS = SETTINGS.execution.shards
 VOLUME = f"{RESULTS}/volumes/{{volume}}"
 MODEL = f"{RESULTS}/models/{{model}}"
 SEGMENTATION = f"{RESULTS}/segmentations/{{segmentation}}"
+CURVE = f"{RESULTS}/annotation_curve"
 
 
 wildcard_constraints:
@@ -120,4 +122,46 @@ def pseudo_labels(wildcards):
         f"{RESULTS}/models/{teacher}/pseudo/{volume}/agree.json"
         for volume in SETTINGS.models[wildcards.model].volumes
         if teacher
+    ]
+
+
+def of_the_curve(derive):
+    """Derive something of the annotation curve, which not every configuration allows."""
+    try:
+        return derive(CONFIGURED)
+    except SettingsError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def annotation_baseline_job(wildcards):
+    return jobs.canonical(of_the_curve(jobs.annotation_baseline_job))
+
+
+def annotation_curve_job(wildcards):
+    return jobs.canonical(of_the_curve(jobs.annotation_curve_job))
+
+
+def annotation_content(wildcards):
+    """Changes when labels or truth of the annotation curve were edited in place."""
+    job = of_the_curve(jobs.annotation_baseline_job)
+    return (
+        "fixed"
+        if example_data()
+        else fingerprint(*(volume.labels.uri for volume in job.training), job.truth.uri)
+    )
+
+
+def curve_labels(wildcards):
+    job = of_the_curve(jobs.annotation_baseline_job)
+    names = {volume.volume for volume in (*job.training, job.volume)}
+    return [f"{RESULTS}/volumes/{volume}/labels.json" for volume in sorted(names)]
+
+
+def curve_scores(wildcards):
+    """Scores of all trainings of the curve, and how many objects each was given."""
+    runs = of_the_curve(curve_runs)
+    volumes = dict.fromkeys(volume for run in runs for volume in run.volumes)
+    return [
+        *(f"{RESULTS}/segmentations/{run.segmentation}/scores.json" for run in runs),
+        *(f"{RESULTS}/volumes/{volume}/labels.json" for volume in volumes),
     ]
