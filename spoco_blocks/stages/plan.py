@@ -18,13 +18,12 @@ from spoco_blocks.grid import BlockGrid, Box, Triple, triple
 from spoco_blocks.learn.checkpoint import Checkpoint, load_checkpoint, weights_digest
 from spoco_blocks.learn.network import ISOTROPY
 from spoco_blocks.settings.jobs import PlanJob, digest
+from spoco_blocks.stages.block_shapes import CHUNK_EDGE, block_edge, divisor_up_to, pyramid_factors
 from spoco_blocks.stages.check import VOXEL_SIZE_TOLERANCE
 from spoco_blocks.volumes import Volume, create_ome_zarr, create_zarr, open_volume
 
 VERSION = 2
-CHUNK_EDGE = 64
 REGION_EDGE = 64
-COARSEST_EDGE = 64
 
 
 @dataclass(frozen=True)
@@ -211,23 +210,6 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
     )
 
 
-def pyramid_factors(shape: Triple, voxel_size_nm: tuple[float, float, float], planar: bool) -> tuple[Triple, ...]:
-    """Choose the downsampling of each level: fine axes first, until the coarsest level is small."""
-    extent, spacing, factors = list(shape), list(voxel_size_nm), []
-    while max(extent[1:] if planar else extent) > COARSEST_EDGE:
-        finest = min(s for axis, s in enumerate(spacing) if not (planar and axis == 0))
-        factor = [
-            2 if s <= ISOTROPY * finest and extent[axis] > 1 and not (planar and axis == 0) else 1
-            for axis, s in enumerate(spacing)
-        ]
-        if max(factor) == 1:
-            break
-        factors.append(triple(factor))
-        extent = [-(-e // f) for e, f in zip(extent, factor, strict=True)]
-        spacing = [s * f for s, f in zip(spacing, factor, strict=True)]
-    return tuple(factors)
-
-
 def create_stores(plan: Plan, results: SegmentationResults) -> None:
     """Create the arrays that blocks write; a store that is there and fits is kept, with what is in it."""
     common = store_layout(plan)
@@ -267,19 +249,6 @@ def _forget(store: Path, results: SegmentationResults, *stages: str) -> None:
     for stage in stages:
         shutil.rmtree(results.ledger(stage), ignore_errors=True)
     shutil.rmtree(store, ignore_errors=True)
-
-
-def block_edge(wanted: int, stride: int) -> int:
-    """Round up to a multiple of the stride that can be cut into chunks of a sensible size."""
-    edge = -(-wanted // stride) * stride
-    while edge > CHUNK_EDGE and divisor_up_to(edge, CHUNK_EDGE) < CHUNK_EDGE // 2:
-        edge += stride
-    return edge
-
-
-def divisor_up_to(number: int, limit: int) -> int:
-    """Give the largest divisor that does not exceed a limit."""
-    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
 
 
 def store_fits(path: Path, dtype: str, channels: int | None, expected: dict[str, Any]) -> bool:
