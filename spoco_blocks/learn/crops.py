@@ -86,6 +86,28 @@ class TrainingVolume:
         return pair
 
 
+@dataclass(frozen=True)
+class Part:
+    """A training volume with the boxes that crops may come from.
+
+    Attributes
+    ----------
+    volume : TrainingVolume
+        Raw data and annotations.
+    training : Box
+        Where training crops come from.
+    validation : Box or None
+        Where validation crops come from; None when there are too few objects to spare any.
+    isotropic : tuple of bool
+        Axes that share the finest voxel size.
+    """
+
+    volume: TrainingVolume
+    training: Box
+    validation: Box | None
+    isotropic: tuple[bool, bool, bool]
+
+
 def fit_patch(shape: Triple, stride: Triple, region: Box) -> Triple:
     """Round a patch to what the network's strides and the annotated region allow.
 

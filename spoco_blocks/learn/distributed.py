@@ -40,7 +40,7 @@ class Group:
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         distributed.all_reduce(flat)
         flat /= self.world
-        parts = flat.split([tensor.numel() for tensor in tensors])
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
@@ -52,11 +52,17 @@ class Group:
         distributed.broadcast_object_list(shared)
         return shared[0]
 
+    def wait(self) -> None:
+        """Wait for the others: torchrun ends all processes when one of them ends with an error."""
+        if self.world > 1:
+            distributed.barrier()
+
     def synchronised(self, network: nn.Module, device: str) -> nn.Module:
         """Let BatchNorm see the batches of all GPUs; on CPUs, where PyTorch cannot, each process sees its own."""
         if self.world == 1 or device == "cpu":
             return network
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return converted
 
 
 @contextmanager

@@ -14,7 +14,7 @@ class TrainingSettings(Section):
     """How the network is trained."""
 
     # What may change between a stopped run and the one that continues it.
-    ONLY_EXECUTION: ClassVar = frozenset(
+    ONLY_EXECUTION: ClassVar[frozenset[str]] = frozenset(
         {"save_every_minutes", "workers", "channels_last", "compile", "activation_checkpointing"}
     )
 
@@ -39,13 +39,13 @@ class TrainingSettings(Section):
     validate_every: Count | None = None
     """Iterations between two validations; null = ten in a run, fewer where they would take a tenth of its time."""
     patience: Count | None = None
-    """Stop after so many validations without a better score; null = never, for the schedule is at its best at the end."""
+    """Stop after so many validations without a better score; null = never: the schedule is best at its end."""
     save_every_minutes: Positive = 2.0
     """A stopped run continues from its last saved state: at most this much is lost."""
     gpus: Count = 1
     """Processes that train together, each on a GPU of its own with a batch of its own; without GPUs on the CPU."""
     workers: Literal["auto"] | CountOrZero = "auto"
-    """Processes per GPU that read ahead; auto = none with two processors or fewer, else one less than there are, up to 8."""
+    """Processes per GPU that read ahead; auto = one less than processors, up to 8; none on two or fewer."""
     channels_last: Literal["auto"] | bool = "auto"
     """Memory layout of the network with the channels of a voxel side by side; auto = on a GPU only."""
     compile: bool = False

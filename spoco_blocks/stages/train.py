@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import logging
-import time
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
-import pyarrow.parquet as pq
-
-from spoco_blocks.engine.layout import Layout, ModelResults
+from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
-from spoco_blocks.grid import Box, triple
+from spoco_blocks.errors import TrainingError
 from spoco_blocks.learn.checkpoint import Checkpoint, weights_digest
-from spoco_blocks.learn.crops import TrainingVolume, choose_patch, fit_patch
-from spoco_blocks.learn.curves import Curves
-from spoco_blocks.learn.device import choose_device
-from spoco_blocks.learn.intensity import Normalisation
-from spoco_blocks.learn.network import ISOTROPY, plan_network
-from spoco_blocks.learn.objective import Objective
-from spoco_blocks.learn.supervision import Supervision
-from spoco_blocks.learn.train import Part, Training
-from spoco_blocks.settings.jobs import LabelsJob, TrainJob, digest
-from spoco_blocks.stages.check import check_alike
-from spoco_blocks.stages.sources import check_volume, open_like, shell_voxels
+from spoco_blocks.learn.crops import Part
+from spoco_blocks.learn.device import peak_memory_mb
+from spoco_blocks.learn.distributed import Group, process_group
+from spoco_blocks.learn.loader import Loader
+from spoco_blocks.learn.resume import load_state
+from spoco_blocks.learn.train import Training
+from spoco_blocks.learn.validation import Validation
+from spoco_blocks.settings.jobs import TrainJob, digest
+from spoco_blocks.settings.training import TrainingSettings
+from spoco_blocks.stages.parts import prepare, triple_of_floats
+from spoco_blocks.stages.train_loop import TrainingRun, spacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-LINES = 20
-VALIDATIONS = 10
+VERSION = 2
 
 
-def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
-    """Train a model.
+def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest | None:
+    """Train a model, or continue where an earlier start of the same job was stopped.
+
+    Gives its manifest; None in all but the first of several processes.
 
     Raises
     ------
@@ -42,134 +38,137 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
     LabelsError
         When they hold too little to learn from.
     TrainingError
-        When training diverges.
+        When training diverges, or was not started as `training.gpus` wants.
+    TrainingStoppedError
+        When it was told to stop.
     """
     results = layout.model(job.model)
     sources = [Manifest.read(layout.volume(volume.volume).manifest) for volume in job.volumes]
     inputs = {f"labels/{v.volume}": s.digest for v, s in zip(job.volumes, sources, strict=True)}
-    watch = Stopwatch("train", digest("train", VERSION, job.model_dump(mode="json"), inputs), inputs)
-    training, scale_nm, length_nm = prepare(job, sources, layout, threads)
-    plan, precision = training.f.plan, "bfloat16" if training.bfloat16 else "float32"
-    log.info("patch %s, coordinates over %s nm, halo %s, %s", training.patch, scale_nm, plan.halo, precision)
-    final = optimise(training, job.training.iterations, results)
+    decisive = job.model_dump(mode="json", exclude={"training": set(TrainingSettings.ONLY_EXECUTION)})
+    watch = Stopwatch("train", digest("train", VERSION, decisive, inputs), inputs)
+    with process_group() as group:
+        check_processes(job.training.gpus, group)
+        if group.rank:
+            logging.getLogger("spoco_blocks").setLevel(logging.WARNING)
+        state = load_state(results.state, watch.identity)
+        group.wait()
+        training, scale_nm, length_nm, opened = prepare(
+            job, sources, layout, max(1, threads // group.world), group, state
+        )
+        run = TrainingRun(
+            training,
+            make_loader(training, opened, threads),
+            make_validation(training, opened) if group.rank == 0 else None,
+            results,
+            watch.identity,
+        )
+        if state is not None:
+            run.restore(state)
+        patch, halo, precision = training.patch, training.f.plan.halo, training.precision
+        log.info("patch %s, coordinates over %s nm, halo %s, %s", patch, scale_nm, halo, precision)
+        final = run.run()
+        return finish(job, sources, run, final, watch, scale_nm, length_nm) if group.rank == 0 else None
+
+
+def check_processes(gpus: int, group: Group) -> None:
+    """Refuse to train with another number of processes than was meant: the result would be another.
+
+    Raises
+    ------
+    TrainingError
+        When the numbers differ.
+    """
+    if gpus != group.world:
+        raise TrainingError(
+            f"training.gpus is {gpus}, but {group.world} process(es) were started; start with torchrun --standalone "
+            f"--nproc-per-node {gpus} -m spoco_blocks.cli train ..., or set training.gpus to {group.world}."
+        )
+
+
+def make_loader(training: Training, open_parts: Callable[[], list[Part]], threads: int) -> Loader:
+    """Give what reads the crops of this process."""
+    settings, group = training.settings, training.group
+    cores = threads // group.world
+    workers = (min(8, cores - 1) if cores > 2 else 0) if settings.workers == "auto" else settings.workers
+    return Loader(
+        open_parts,
+        training.patch,
+        batch=settings.batch,
+        centred=settings.object_patch_fraction,
+        seed=settings.seed,
+        workers=workers,
+        rank=group.rank,
+        world=group.world,
+        pin=training.device == "cuda",
+    )
+
+
+def make_validation(training: Training, open_parts: Callable[[], list[Part]]) -> Validation:
+    """Read what training is judged by, and say what that decides."""
+    settings, stride = training.settings, training.f.plan.stride
+    every = settings.validate_every or spacing(settings.iterations)
+    batch = settings.batch * training.group.world
+    validation = Validation(open_parts(), training.patch, stride, every, batch)
+    if validation.selects:
+        chosen = f"the network that is best by {validation.criterion} is kept"
+    else:
+        chosen = "too few to choose a network by: the last one is kept"
+    log.info("%s on %d annotated objects: %s", validation.prefix, validation.objects, chosen)
+    return validation
+
+
+def finish(
+    job: TrainJob,
+    sources: list[Manifest],
+    run: TrainingRun,
+    final: dict[str, float],
+    watch: Stopwatch,
+    scale_nm: float | None,
+    length_nm: float,
+) -> Manifest:
+    """Write checkpoint and manifest."""
+    training, selection, clock = run.training, run.selection, run.clock
+    assert run.validation is not None
+    kept = selection.iteration or training.iteration
+    weights = {name: {key: t.cpu() for key, t in state.items()} for name, state in run.weights.items()}
     checkpoint = Checkpoint(
-        plan=plan,
+        plan=training.f.plan,
         voxel_size_nm=triple_of_floats(sources[0].result["voxel_size_nm"]),
         planar=sources[0].result["planar"],
         coordinate_scale_nm=scale_nm,
-        iterations=job.training.iterations,
+        iterations=kept,
         settings=job.model_dump(mode="json"),
-        weights={name: tensor.cpu() for name, tensor in training.f.state_dict().items()},
-        weights_ema={name: tensor.cpu() for name, tensor in training.g.state_dict().items()},
+        weights=weights["f"],
+        weights_ema=weights["g"],
     )
-    checkpoint.save(results.checkpoint)
+    checkpoint.save(run.results.checkpoint)
     result = {
         "job": job.model_dump(mode="json"),
         "patch": training.patch,
-        "halo": plan.halo,
-        "stride": plan.stride,
+        "halo": training.f.plan.halo,
+        "stride": training.f.plan.stride,
         "coordinate_scale_nm": scale_nm,
         "object_length_nm": length_nm,
-        "precision": precision,
+        "precision": training.precision,
         "device": training.device,
+        "processes": training.group.world,
+        "iterations": training.iteration,
+        "kept": {
+            "iteration": kept,
+            "by": run.validation.criterion if selection.iteration else "it is the last",
+            "score": selection.kept if selection.iteration else None,
+            "annotated_objects": run.validation.objects,
+        },
+        "iterations_per_second": round(clock.speed, 3),
+        "waiting_fraction": round(clock.waiting_fraction, 4),
+        "validation_seconds": round(clock.validation, 2),
+        "peak_mb": peak_memory_mb(training.device),
+        "lost_steps": training.guard.lost,
         "final": final,
-        "warnings": alarms(final, job.training.loss.pull),
+        "warnings": [*alarms(final, job.training.loss.pull), *run.warnings()],
     }
-    return watch.finish(results.manifest, result, weights_digest(checkpoint))
-
-
-def prepare(
-    job: TrainJob, sources: list[Manifest], layout: Layout, threads: int
-) -> tuple[Training, float | None, float]:
-    """Plan network and patch; give the training, the coordinates' scale and the objects' length, both in nm."""
-    first = sources[0].result
-    planar, voxel_size_nm = first["planar"], triple_of_floats(first["voxel_size_nm"])
-    plan = plan_network(
-        voxel_size_nm,
-        in_channels=first["channels"],
-        embedding_channels=job.network.embedding_channels,
-        width=job.network.width,
-        levels=job.network.levels,
-        planar=planar,
-    )
-    length_nm = float(np.median([source.result["object_length_nm"] for source in sources]))
-    parts = [
-        open_part(volume, source, layout, voxel_size_nm) for volume, source in zip(job.volumes, sources, strict=True)
-    ]
-    for volume, part in zip(job.volumes, parts, strict=True):
-        check_alike(job.model, job.volumes[0].volume, parts[0].volume.raw, volume.volume, part.volume.raw)
-    scale_nm = coordinate_scale(job.training.coordinates, length_nm)
-    radius_nm = job.training.loss.push_radius
-    objective = Objective(
-        job.training.loss,
-        None if scale_nm is None else in_voxels(scale_nm, voxel_size_nm, planar),
-        None if radius_nm is None else in_voxels(radius_nm, voxel_size_nm, planar),
-    )
-    wanted = job.training.patch_voxels or choose_patch(length_nm, voxel_size_nm, planar)
-    patch = triple(
-        min(extents) for extents in zip(*(fit_patch(wanted, plan.stride, part.training) for part in parts), strict=True)
-    )
-    training = Training(parts, plan, objective, patch, job.training, choose_device(threads))
-    return training, scale_nm, length_nm
-
-
-def open_part(job: LabelsJob, source: Manifest, layout: Layout, voxel_size_nm: tuple[float, float, float]) -> Part:
-    """Open one training volume with what stage `labels` found."""
-    raw, labels, region = check_volume(job)
-    assert labels is not None
-    assert job.labels is not None
-    found, result = layout.volume(job.volume), source.result
-    objects = pq.read_table(found.objects).to_pydict()
-    anchors = pq.read_table(found.anchors).to_pydict()
-    positions = np.stack([np.array(anchors[axis], np.int64) for axis in "zyx"], 1).reshape(-1, 3)
-    owner = np.array(anchors["id"], np.uint64)
-    training = box_of(result["training"])
-    inside = np.logical_and(positions >= training.start, positions < training.stop).all(1)
-    kept = np.array([i for i, a in zip(objects["id"], objects["annotated"], strict=True) if a], np.uint64)
-    finest = min(voxel_size_nm[1:] if raw.meta.independent_images else voxel_size_nm)
-    z, y, x = (size <= ISOTROPY * finest for size in voxel_size_nm)
-    isotropic = (z and not raw.meta.independent_images, y, x)
-    supervision = Supervision(
-        labels=labels,
-        kept=np.sort(kept),
-        region=region,
-        background=None if job.labels.background is None else open_like(job.labels.background, raw, "background mask"),
-        ignore=None if job.labels.ignore is None else open_like(job.labels.ignore, raw, "ignore mask"),
-        dense=job.labels.dense,
-        background_fraction=job.labels.background_fraction,
-        shell=shell_voxels(job.labels, isotropic),
-        seed=job.labels.seed,
-    )
-    volume = TrainingVolume(
-        raw=raw,
-        normalisation=Normalisation(tuple(result["intensity_low"]), tuple(result["intensity_high"])),
-        supervision=supervision,
-        anchors={int(i): positions[(owner == i) & inside] for i in np.unique(owner[inside])},
-    )
-    validation = None if result["validation"] is None else box_of(result["validation"])
-    return Part(volume, training, validation, isotropic)
-
-
-def optimise(training: Training, iterations: int, results: ModelResults) -> dict[str, float]:
-    """Run all steps, speak now and then, and give the means of the last tenth."""
-    start = time.monotonic()
-    with Curves(results.curves, results.tensorboard) as curves:
-        for iteration in range(1, iterations + 1):
-            values = training.step()
-            if iteration % max(1, iterations // VALIDATIONS) == 0:
-                values |= {f"validation_{name}": value for name, value in training.validate().items()}
-            curves.add(iteration, values)
-            if iteration % max(1, iterations // LINES) == 0:
-                left = (time.monotonic() - start) / iteration * (iterations - iteration)
-                log.info(
-                    "iteration %d of %d, %.0f s left: %s",
-                    iteration,
-                    iterations,
-                    left,
-                    curves.summary(iterations // LINES),
-                )
-                curves.write()
-        return curves.means(iterations // 10)
+    return watch.finish(run.results.manifest, result, weights_digest(checkpoint))
 
 
 def alarms(means: dict[str, float], pull_weight: float) -> list[str]:
@@ -183,28 +182,3 @@ def alarms(means: dict[str, float], pull_weight: float) -> list[str]:
     if means.get("pull", 0.0) > 0.5 * pull_weight > 0:
         found.append("The embeddings of single objects stayed spread out (pull above 0.5): train longer.")
     return found
-
-
-def coordinate_scale(setting: float | str, object_length_nm: float) -> float | None:
-    """Give the length in nm over which position adds 1 to the embedding: a quarter of the objects' length."""
-    if setting == "none":
-        return None
-    return object_length_nm / 4 if setting == "auto" else float(setting)
-
-
-def in_voxels(length_nm: float, voxel_size_nm: tuple[float, float, float], planar: bool) -> tuple[float, float, float]:
-    """Give a length in voxels along z, y, x; endless across independent images."""
-    z, y, x = (length_nm / size for size in voxel_size_nm)
-    return (float("inf") if planar else z), y, x
-
-
-def box_of(corners: Any) -> Box:
-    """Read a box back from a manifest."""
-    start, stop = corners
-    return Box(triple(start), triple(stop))
-
-
-def triple_of_floats(values: Any) -> tuple[float, float, float]:
-    """Read three floats back from a manifest."""
-    z, y, x = values
-    return float(z), float(y), float(x)
