@@ -201,7 +201,7 @@ class Training:
         self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.device)
-        buffers = [buffer for buffer in self.f.buffers() if buffer.dtype.is_floating_point]
+        buffers = list(self.f.buffers())
         if terms:
             kept = [buffer.clone() for buffer in buffers] if self.settings.activation_checkpointing else None
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -211,7 +211,7 @@ class Training:
         # One process's infinite loss is everyone's.
         shared = torch.cat([loss.detach().reshape(1), said])
         gradients = self._gradients()
-        self.group.average([*gradients, *buffers, shared])
+        self.group.average([*gradients, *(b for b in buffers if b.dtype.is_floating_point), shared])
         if gradients:
             self.scaler.unscale_(self.optimizer)
         norms = {"gradient_norm": get_total_norm(gradients).to(self.device)}

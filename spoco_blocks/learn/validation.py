@@ -88,6 +88,7 @@ class Validation:
         self.objects = sum(len(annotated(place)) for place in self.places)
         self.complete = not any((place.labels == UNLABELLED).any() for place in self.places)
         self.crops = read_crops(spared, patch, stride, every) if spared else []
+        compile_kernels()
 
     @property
     def selects(self) -> bool:
@@ -201,7 +202,7 @@ def segment_place(
     mask = probability > THRESHOLD
     if objective.coordinate_scale is not None:
         for axis, scale in enumerate(objective.coordinate_scale):
-            positions = np.arange(mask.shape[axis], dtype=np.float32) / np.float32(scale)
+            positions = (np.arange(mask.shape[axis]) / scale).astype(np.float32)
             embeddings[axis] += positions.reshape([-1 if a == axis else 1 for a in range(3)])
     if not place.planar:
         return segment(Modes(), embeddings, mask), mask
@@ -210,6 +211,13 @@ def segment_place(
         image = segment(Modes(), embeddings[:, z : z + 1], mask[z : z + 1])
         segments[z] = np.where(image[0] > 0, image[0] + segments.max(), 0)
     return segments, mask
+
+
+def compile_kernels() -> None:
+    """Let numba compile what validation needs, so that the first one takes no longer than the others."""
+    embeddings = np.random.default_rng(0).normal(0, 0.1, (3, 8, 8, 8)).astype(np.float32)
+    segments = segment(Modes(), embeddings, np.ones((8, 8, 8), bool))
+    tabulate(Place(embeddings, np.ones((8, 8, 8), np.int32), False), segments, 0)
 
 
 def tabulate(place: Place, segments: NDArray[np.uint32], number: int) -> tuple[Pairs, Counts]:
