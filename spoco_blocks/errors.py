@@ -39,6 +39,10 @@ class TrainingError(SpocoBlocksError, RuntimeError):
     """Training that cannot go on."""
 
 
+class TrainingStoppedError(SpocoBlocksError, RuntimeError):
+    """Training that was told to stop, saved its state, and continues when it is started again."""
+
+
 class LedgerError(SpocoBlocksError, RuntimeError):
     """A ledger that is in use elsewhere or does not belong to this stage."""
 

@@ -50,6 +50,11 @@ class ModelResults:
         return self.root / "checkpoint.pt"
 
     @property
+    def state(self) -> Path:
+        """State of the run, from which training continues."""
+        return self.root / "state.pt"
+
+    @property
     def curves(self) -> Path:
         """Learning curves as CSV."""
         return self.root / "curves.csv"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from spoco_blocks.errors import CheckpointError
 from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
+from spoco_blocks.learn.resume import save_atomically
 
 FORMAT = "spoco_blocks checkpoint"
 VERSION = 1
@@ -59,11 +59,8 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         plain = {field: getattr(self, field) for field in self.__dataclass_fields__}
-        torch.save({**plain, "format": FORMAT, "version": VERSION, "plan": asdict(self.plan)}, temporary)
-        temporary.replace(path)
+        save_atomically(path, {**plain, "format": FORMAT, "version": VERSION, "plan": asdict(self.plan)})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

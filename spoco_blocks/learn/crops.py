@@ -134,15 +134,12 @@ class Part:
         Where validation crops come from; None when there are too few objects to spare any.
     isotropic : tuple of bool
         Axes that share the finest voxel size of the model.
-    voxel_size_nm : tuple of float
-        The model's voxel size.
     """
 
     volume: TrainingVolume
     training: Box
     validation: Box | None
     isotropic: tuple[bool, bool, bool]
-    voxel_size_nm: Sizes = (1.0, 1.0, 1.0)
 
     @property
     def zoom(self) -> Sizes:

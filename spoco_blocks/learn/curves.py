@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 Row = dict[str, float]
+NOT_TERMS = ("validation", "training", "gradient", "lost", "iterations", "waiting", "learning")
 
 
 class Curves:
@@ -21,17 +23,20 @@ class Curves:
     path : Path
         The CSV file.
     tensorboard : Path
-        Folder for TensorBoard; each run gets one of its own.
+        Folder for TensorBoard; each start gets one of its own.
+    done : int
+        Iterations that are done already: their rows are taken over from the file, later ones are dropped.
     """
 
-    def __init__(self, path: Path, tensorboard: Path) -> None:
+    def __init__(self, path: Path, tensorboard: Path, done: int = 0) -> None:
         self.path = path
-        self.rows: list[Row] = []
+        self.rows = [row for row in read_rows(path) if row["iteration"] <= done] if done else []
         self._board = SummaryWriter(str(tensorboard / time.strftime("%Y%m%d-%H%M%S")), flush_secs=30)
 
     def add(self, iteration: int, values: Row) -> None:
-        """Note the values of an iteration."""
-        self.rows.append({"iteration": float(iteration), **values})
+        """Note the values of an iteration, with as many digits as are written."""
+        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+        self.rows.append({"iteration": float(iteration), **rounded})
         for name, value in values.items():
             self._board.add_scalar(name, value, iteration)
 
@@ -44,16 +49,18 @@ class Curves:
     def summary(self, last: int) -> str:
         """Say the training terms over the last iterations."""
         means = self.means(last)
-        return ", ".join(f"{name} {means[name]:.3f}" for name in means if not name.startswith(("validation", "grad")))
+        return ", ".join(f"{name} {means[name]:.3f}" for name in means if not name.startswith(NOT_TERMS))
 
     def write(self) -> None:
         """Write the CSV: a column per term; a term that a patch did not have is left empty."""
         names = ["iteration", *sorted({name for row in self.rows for name in row} - {"iteration"})]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="") as file:
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
-            writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in self.rows)
+            writer.writerows({name: _text(name, value) for name, value in row.items()} for row in self.rows)
+        temporary.replace(self.path)
 
     def __enter__(self) -> Curves:
         return self
@@ -63,3 +70,15 @@ class Curves:
     ) -> None:
         self.write()
         self._board.close()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read rows back; what a row does not have is left out of it."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(file)]
+
+
+def _text(name: str, value: float) -> str:
+    return str(int(value)) if name == "iteration" else f"{value:.6g}"

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spoco_blocks.learn.pairwise import over_distances, squared_distances, squared_lengths
-from spoco_blocks.settings.sections import LossSettings
+from spoco_blocks.settings.loss import LossSettings
 
 UNLABELLED, BACKGROUND, IGNORE = 0, -1, -2
 # An object cut to fewer voxels than this by the patch has no mean worth learning from.

@@ -1,40 +1,46 @@
-"""Training: the network f by gradient descent, the network g as its moving average."""
+"""One training step after another: the network f by gradient descent, the network g as its moving average."""
 
 from __future__ import annotations
 
 import copy
-import time
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from spoco_blocks.errors import TrainingError
 from spoco_blocks.grid import Triple
-from spoco_blocks.learn.crops import Part, fit_patch
+from spoco_blocks.learn.distributed import Group
+from spoco_blocks.learn.guard import Guard
 from spoco_blocks.learn.intensity_views import change_intensity
+from spoco_blocks.learn.loader import Batch
 from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.objective import Objective
-from spoco_blocks.learn.views import isotropic_axes, turn, warp
-from spoco_blocks.settings.sections import TrainingSettings
+from spoco_blocks.learn.precision import autocast, choose_precision
+from spoco_blocks.learn.schedule import one_cycle
+from spoco_blocks.learn.seeds import Purpose, generator
+from spoco_blocks.learn.views import isotropic_axes, warp
+from spoco_blocks.settings.training import TrainingSettings
 
 # Part of the run before the consistency term sets in: at first g is noise.
 WARM_UP = 0.1
 GRADIENT_NORM = 5.0
-STEPS_LOST_AT_MOST = 20
-VALIDATION_CROPS = 8
-# bfloat16 must win by this much, so that noise in the timing does not choose.
-CLEARLY_FASTER = 1.1
+# Iterations between two states that a lost run falls back to, and between two looks at the gradient of each module.
+STATE_EVERY, NORMS_EVERY = 50, 20
+# The scaler's own search for the largest scale that fits: not a fault of the run.
+FIRST_SCALE = 2.0**12
+
+Flags = tuple[bool, ...]
+Frame = tuple[tuple[float, float, float], bool]
 
 
 class Training:
-    """A training run.
+    """A training run, step by step.
 
     Parameters
     ----------
-    parts : list of Part
-        Where patches come from, each volume equally often.
     plan : NetworkPlan
         The architecture.
     objective : Objective
@@ -45,145 +51,243 @@ class Training:
         Length, rates, seed.
     device : str
         "cpu" or "cuda".
+    frame : tuple
+        Voxel size along z, y, x in nm, and whether the first axis counts independent images.
+    group : Group
+        The processes that train together.
+    precision : str, optional
+        As chosen before; otherwise it is chosen now.
+
+    Attributes
+    ----------
+    f, g : EmbeddingNetwork
+        The network, and its moving average, which predicts.
+    iteration : int
+        Steps taken.
+
+    Notes
+    -----
+    Whatever a step draws follows from the seed and its number, so that `state` holds no generators. A step whose loss
+    or gradient is not finite leaves no trace in weights, buffers or moments; see `Guard` for what follows.
     """
 
     def __init__(
         self,
-        parts: list[Part],
         plan: NetworkPlan,
         objective: Objective,
         patch: Triple,
         settings: TrainingSettings,
         device: str,
+        *,
+        frame: Frame = ((1.0, 1.0, 1.0), False),
+        group: Group | None = None,
+        precision: str | None = None,
     ) -> None:
-        self.parts, self.objective, self.patch = parts, objective, patch
-        self.settings, self.device = settings, device
-        self.voxel_size_nm, self.planar = parts[0].voxel_size_nm, parts[0].volume.raw.meta.independent_images
-        self.sections = not (self.planar or isotropic_axes(self.voxel_size_nm, self.planar)[0])
-        torch.manual_seed(settings.seed)
-        self.rng = np.random.default_rng(settings.seed)
-        self.generator = torch.Generator().manual_seed(settings.seed)
-        self.f = EmbeddingNetwork(plan).to(device)
-        self.g = copy.deepcopy(self.f).requires_grad_(False)
+        self.frame, self._sections = frame, not (frame[1] or isotropic_axes(*frame)[0])
+        self.objective, self.patch, self.settings, self.device = objective, patch, settings, device
+        self.group = group or Group()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            network = EmbeddingNetwork(plan)
+        network.activation_checkpointing = settings.activation_checkpointing
+        channels_last = device == "cuda" if settings.channels_last == "auto" else settings.channels_last
+        self._format = torch.channels_last_3d if channels_last else torch.contiguous_format
+        network = network.to(device, memory_format=self._format)  # type: ignore[call-overload]
+        self.f: Any = self.group.synchronised(network, device)
+        self.g: Any = copy.deepcopy(self.f).requires_grad_(False)
         for module in self.g.modules():
-            if isinstance(module, nn.BatchNorm3d):
+            if isinstance(module, _BatchNorm):
                 module.momentum = 0.0  # its buffers average those of f and nothing else
-        self.optimizer = torch.optim.AdamW(self.f.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, settings.learning_rate, total_steps=settings.iterations, pct_start=0.15
+        # Peak and momentum are set before every step.
+        self.optimizer = torch.optim.AdamW(
+            self.f.parameters(), lr=settings.learning_rate, weight_decay=1e-4, fused=True
         )
-        self.iteration = 0
-        self._lost = 0
-        self.bfloat16 = self._choose_precision()
+        shape = (settings.batch, plan.in_channels, *patch)
+        self.precision = precision or self.group.agree(choose_precision(settings.precision, self.f, shape, device))
+        self.scaler = torch.amp.GradScaler(device, init_scale=FIRST_SCALE, enabled=self.precision == "float16")
+        self.guard, self.iteration, self._finite = Guard(), 0, True
+        self._forward = {id(n): torch.compile(n) if settings.compile else n for n in (self.f, self.g)}
+        self._good = self._copy()
 
-    def step(self) -> dict[str, float]:
-        """Take one optimiser step and give its loss terms.
+    def step(self, batch: Batch, flags: Flags = ()) -> tuple[dict[str, float], Flags]:
+        """Take one optimiser step.
+
+        Parameters
+        ----------
+        batch : Batch
+            This process's crops.
+        flags : tuple of bool
+            What this process wants the others to know, as many as theirs.
+
+        Returns
+        -------
+        values : dict
+            Loss terms, the length of the gradient before it is clipped, now and then that of each module; `lost`
+            instead of what is not finite.
+        flags : tuple of bool
+            Which of the flags any process gave.
 
         Raises
         ------
         TrainingError
-            When the gradients stay infinite.
+            When steps stay lost; see `Guard`.
         """
         self.f.train()
-        drawn = [self._draw() for _ in range(self.settings.batch)]
-        labels = torch.stack([torch.from_numpy(lab.astype(np.int64)) for _, lab in drawn]).to(self.device)
-        raw = torch.stack([torch.from_numpy(raw) for raw, _ in drawn]).to(self.device)
-        raw, labels = warp(raw, labels, self.settings.views, self.voxel_size_nm, self.planar, self.generator)
-        output = self._forward(self.f, self._view(raw))
-        output_g = None
-        if self.settings.loss.consistency and self.iteration >= WARM_UP * self.settings.iterations:
-            self.g.train()  # both views are normalised alike, by the statistics of their own patch
-            with torch.no_grad():
-                output_g = self._forward(self.g, self._view(raw))
-        terms = self._mean_terms(output, output_g, labels)
-        norm = self._descend(terms)
-        self._average()
+        self.g.train()  # both views are normalised alike, by the statistics of their own patch
+        buffers = [*self.f.buffers(), *self.g.buffers()]
+        before = [buffer.clone() for buffer in buffers]
+        terms = self._terms(batch)
+        values, heard = self._descend(terms, flags)
+        if self._finite:
+            self._average()
+            self.guard.fine()
+        else:
+            torch._foreach_copy_(buffers, before)
+            self._lose(values)
+            values = {name: value for name, value in values.items() if np.isfinite(value)} | {"lost": 1.0}
         self.iteration += 1
-        return {**{name: float(value.detach()) for name, value in terms.items()}, "gradient_norm": norm}
+        if self._finite and self.iteration % STATE_EVERY == 0:
+            self._good = self._copy()
+        return values, heard
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Give g's loss terms on fixed crops of the validation parts, without consistency; empty without such parts."""
-        parts = [part for part in self.parts if part.validation is not None]
-        if not parts:
-            return {}
-        rng, total = np.random.default_rng(0), dict[str, list[float]]()
-        self.g.eval()
-        for index in range(VALIDATION_CROPS):
-            part = parts[index % len(parts)]
-            assert part.validation is not None
-            shape = fit_patch(self.patch, self.f.plan.stride, part.validation)
-            raw, labels = part.volume.read(part.volume.draw(shape, 0.0, rng, part.validation))
-            output = self._forward(self.g, torch.from_numpy(raw)[None].to(self.device))[0]
-            known = torch.from_numpy(labels.astype(np.int64)).to(self.device)
-            terms = self.objective(output, None, known, self.generator)
-            for name, value in terms.items():
-                total.setdefault(name, []).append(float(value))
-        return {name: float(np.mean(values)) for name, values in total.items()}
+    def state(self) -> dict[str, Any]:
+        """Give everything that a continued run needs; tensors are not copied."""
+        return {
+            "iteration": self.iteration,
+            "f": self.f.state_dict(),
+            "g": self.g.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "guard": self.guard.state(),
+            "precision": self.precision,
+        }
 
-    def _draw(self) -> tuple[Any, Any]:
-        part = self.parts[int(self.rng.integers(len(self.parts)))]
-        box = part.volume.draw(self.patch, self.settings.object_patch_fraction, self.rng, part.training)
-        return turn(*part.volume.read(box), part.isotropic, self.rng)
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        self._restore(state)
+        self.iteration, self.guard = state["iteration"], Guard(**state["guard"])
+        self.scaler.load_state_dict(state["scaler"])
+        self._good = self._copy()
 
-    def _view(self, raw: Tensor) -> Tensor:
-        return change_intensity(raw, self.settings.views, self.sections, self.generator)
-
-    def _forward(self, network: nn.Module, x: Tensor) -> Tensor:
-        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bfloat16):
-            return network(x)  # type: ignore[no-any-return]
-
-    def _mean_terms(self, output: Tensor, output_g: Tensor | None, labels: Tensor) -> dict[str, Tensor]:
+    def _terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Give the weighted terms, averaged over the batch."""
+        raw = batch.raw.to(self.device, non_blocking=True)
+        raw, labels = self._warp(raw, batch.labels.to(self.device, non_blocking=True).long())
+        output, output_g = self._apply(self.f, self._view(raw, Purpose.VIEW_F)), None
+        if self.settings.loss.consistency and self.iteration >= WARM_UP * self.settings.iterations:
+            with torch.no_grad():
+                output_g = self._apply(self.g, self._view(raw, Purpose.VIEW_G))
         sums: dict[str, Tensor] = {}
-        for index, lab in enumerate(labels):
-            other = None if output_g is None else output_g[index]
-            for name, value in self.objective(output[index], other, lab, self.generator).items():
-                sums[name] = sums.get(name, output.new_zeros(())) + value / len(labels)
+        for place, known in enumerate(labels):
+            other = None if output_g is None else output_g[place]
+            draws = self._generator(Purpose.ANCHORS, place)
+            for name, value in self.objective(output[place], other, known, draws).items():
+                sums[name] = sums.get(name, 0.0) + value / len(labels)
         return sums
 
-    def _descend(self, terms: dict[str, Tensor]) -> float:
-        if not terms:
-            self.schedule.step()
-            return 0.0
+    def _generator(self, purpose: Purpose, place: int = 0) -> torch.Generator:
+        """Draws of a purpose for one place in the batch of this process, or for all of them."""
+        first = self.group.rank * self.settings.batch
+        return generator(self.settings.seed, self.iteration, purpose, first + place)
+
+    def _warp(self, raw: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Move raw data and labels together, each crop in its own way."""
+        views, (size_nm, planar) = self.settings.views, self.frame
+        crops = zip(raw[:, None], labels[:, None], strict=True)
+        pairs = [
+            warp(x, known, views, size_nm, planar, self._generator(Purpose.WARP, place))
+            for place, (x, known) in enumerate(crops)
+        ]
+        return torch.cat([x for x, _ in pairs]), torch.cat([known for _, known in pairs])
+
+    def _view(self, raw: Tensor, purpose: Purpose) -> Tensor:
+        """Change the intensity of each crop in its own way."""
+        views = self.settings.views
+        crops = enumerate(raw[:, None])
+        return torch.cat([change_intensity(x, views, self._sections, self._generator(purpose, p)) for p, x in crops])
+
+    def _apply(self, network: nn.Module, x: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            output: Tensor = self._forward[id(network)](x.contiguous(memory_format=self._format))
+        return output
+
+    def _descend(self, terms: dict[str, Tensor], flags: Flags) -> tuple[dict[str, float], Flags]:
+        """Go down the gradient of all processes; notes in `_finite` whether that was possible."""
+        self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.f.parameters(), GRADIENT_NORM)
-        if torch.isfinite(norm):
-            self._lost = 0
-            self.optimizer.step()
-        else:
-            self._lost += 1
-            if self._lost > STEPS_LOST_AT_MOST:
-                raise TrainingError(
-                    f"the gradients were not finite in {self._lost} steps in a row (iteration {self.iteration}); lower "
-                    "training.learning_rate, or set training.precision to float32."
-                )
-        self.schedule.step()
-        return float(norm)
+        loss = torch.stack(list(terms.values())).sum() if terms else torch.zeros((), device=self.device)
+        buffers = list(self.f.buffers())
+        if terms:
+            kept = [buffer.clone() for buffer in buffers] if self.settings.activation_checkpointing else None
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if kept is not None:  # activations that were computed anew have entered the statistics a second time
+                torch._foreach_copy_(buffers, kept)
+        said = torch.tensor([float(bool(terms)), *map(float, flags)], device=self.device)
+        # One process's infinite loss is everyone's.
+        shared = torch.cat([loss.detach().reshape(1), said])
+        gradients = self._gradients()
+        self.group.average([*gradients, *(b for b in buffers if b.dtype.is_floating_point), shared])
+        if gradients:
+            self.scaler.unscale_(self.optimizer)
+        norms = {"gradient_norm": get_total_norm(gradients).to(self.device)}
+        if self.iteration % NORMS_EVERY == 0:
+            norms |= {f"gradient_norm_{name}": value for name, value in self._module_norms().items()}
+        named = {**{name: value.detach() for name, value in terms.items()}, **norms}
+        numbers = torch.cat([shared, torch.stack(list(named.values()))]).tolist()
+        total, busy, *heard = numbers[: len(shared)]
+        values = dict(zip(named, numbers[len(shared) :], strict=True))
+        self._finite = bool(np.isfinite([total, values["gradient_norm"]]).all())
+        if self._finite and busy:
+            clip_grads_with_norm_(self.f.parameters(), GRADIENT_NORM, norms["gradient_norm"])
+            self.scaler.step(self.optimizer)
+        if gradients:
+            self.scaler.update()
+        return values, tuple(flag > 0 for flag in heard)
+
+    def _gradients(self) -> list[Tensor]:
+        """Gradients of all parameters; where other processes may have one, zeros stand for none."""
+        parameters = list(self.f.parameters())
+        if self.group.world > 1:
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+    def _module_norms(self) -> dict[str, Tensor]:
+        norms = {}
+        for name, module in self.f.named_children():
+            gradients = [p.grad for p in module.parameters() if p.grad is not None]
+            if gradients:
+                norms[name] = get_total_norm(gradients)
+        return norms
+
+    def _set_rates(self) -> None:
+        part, momentum = one_cycle(self.iteration, self.settings.iterations)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * part * self.guard.factor
+            group["betas"] = (momentum, 0.999)
+
+    def _lose(self, values: dict[str, float]) -> None:
+        culprits = [name for name, value in values.items() if not np.isfinite(value)]
+        gradients_only = all(name.startswith("gradient_norm") for name in culprits)
+        if self.scaler.is_enabled() and self.scaler.get_scale() > 1 and gradients_only:
+            return  # the scaler has lowered its scale, which is all that was wrong
+        rate = self.settings.learning_rate * self.guard.factor
+        named = ", ".join(culprits) or "the loss of another process"
+        if self.guard.lose(self.iteration + 1, named, rate, self.precision):
+            self._restore(self._good)
+
+    def _copy(self) -> dict[str, Any]:
+        parts = {"f": self.f, "g": self.g, "optimizer": self.optimizer}
+        return {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.f.load_state_dict(state["f"])
+        self.g.load_state_dict(state["g"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
     @torch.no_grad()
     def _average(self) -> None:
         momentum = min(self.settings.ema, (1 + self.iteration) / (10 + self.iteration))
-        for weight, theirs in zip(self.g.parameters(), self.f.parameters(), strict=True):
-            weight.lerp_(theirs, 1 - momentum)
-        for buffer, target in zip(self.g.buffers(), self.f.buffers(), strict=True):
-            if buffer.dtype.is_floating_point:
-                buffer.lerp_(target, 1 - momentum)
-
-    def _choose_precision(self) -> bool:
-        if self.settings.precision != "auto":
-            return self.settings.precision == "bfloat16"
-        if self.device != "cpu":
-            return bool(torch.cuda.is_bf16_supported())
-        probe = copy.deepcopy(self.f)
-        x = torch.zeros(1, self.f.plan.in_channels, *self.patch)
-        seconds = {use: min(_time_step(probe, x, use) for _ in range(3)) for use in (False, True)}
-        return seconds[True] * CLEARLY_FASTER < seconds[False]
-
-
-def _time_step(network: nn.Module, x: Tensor, bfloat16: bool) -> float:
-    start = time.perf_counter()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-        loss = network(x).float().pow(2).mean()
-    loss.backward()
-    return time.perf_counter() - start
+        ours = [*self.g.parameters(), *(b for b in self.g.buffers() if b.dtype.is_floating_point)]
+        theirs = [*self.f.parameters(), *(b for b in self.f.buffers() if b.dtype.is_floating_point)]
+        torch._foreach_lerp_(ours, theirs, 1 - momentum)

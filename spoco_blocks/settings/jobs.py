@@ -22,11 +22,11 @@ from spoco_blocks.settings.sections import (
     NetworkSettings,
     Settings,
     Source,
-    TrainingSettings,
     TruthSettings,
     VolumeSettings,
 )
 from spoco_blocks.settings.segmentation import BlockSettings, ClusteringSettings, StitchingSettings
+from spoco_blocks.settings.training import TrainingSettings
 
 
 class CheckJob(Section):

@@ -10,20 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from spoco_blocks.settings.annotation_curve import AnnotationCurveSettings
-from spoco_blocks.settings.base import (
-    Count,
-    CountOrZero,
-    Fraction,
-    LengthsNm,
-    Name,
-    NotNegative,
-    Positive,
-    Section,
-)
+from spoco_blocks.settings.base import Count, CountOrZero, Fraction, LengthsNm, Name, Section
 from spoco_blocks.settings.images import Images
 from spoco_blocks.settings.pseudo_labels import PseudoLabelSettings
 from spoco_blocks.settings.segmentation import SegmentationSettings
-from spoco_blocks.settings.views import ViewSettings
+from spoco_blocks.settings.training import TrainingSettings
 
 
 class Region(Section):
@@ -143,66 +134,6 @@ class NetworkSettings(Section):
     """Channels of the embedding."""
     affinities: bool = True
     """Also predict which neighbouring and distant voxels belong together; clustering kind mutex needs it."""
-
-
-class LossSettings(Section):
-    """Weights and margins of the loss (SPOCO, CVPR 2022, section 3)."""
-
-    delta_var: Positive = 0.5
-    """Voxels farther than this from their object's mean are pulled in."""
-    delta_dist: Positive = 2.0
-    """Means nearer than twice this are pushed apart."""
-    mask_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Value of the soft mask at a distance of delta_var."""
-    anchor: Literal["mean", "sampled"] = "mean"
-    """Centre of an object's soft mask: its mean, or a random voxel of it within delta_var of its mean."""
-    pull: NotNegative = 1.0
-    """Weight: voxels towards their object's mean."""
-    push: NotNegative = 1.0
-    """Weight: means of objects away from each other."""
-    unlabelled_push: NotNegative = 1.0
-    """Weight: unlabelled voxels away from the annotated objects' means."""
-    dice: NotNegative = 1.0
-    """Weight: soft mask of each object against its annotation."""
-    consistency: NotNegative = 1.0
-    """Weight: soft masks around unlabelled anchors in two views."""
-    regulariser: NotNegative = 1e-3
-    """Weight: length of the objects' means."""
-    foreground: NotNegative = 1.0
-    """Weight: foreground head on annotated objects and known background."""
-    affinity: NotNegative = 1.0
-    """Weight: affinities around annotated objects."""
-    push_radius: NotNegative | None = None
-    """Objects farther apart than this (nm) are not pushed; null = all pairs in a patch are."""
-    consistency_anchors: Count = 12
-    """Anchors drawn in each patch for the consistency term, at most."""
-
-
-class TrainingSettings(Section):
-    """How the network is trained."""
-
-    iterations: Count = 2000
-    """Optimiser steps."""
-    patch_voxels: tuple[Count, Count, Count] | None = None
-    """Shape of a training patch; null = chosen from the size of the objects."""
-    batch: Count = 2
-    """Patches per step. On a CPU two cost less than one: PyTorch takes a slow path for small batches of one."""
-    learning_rate: Positive = 6e-3
-    """Peak of the one-cycle schedule."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    """Momentum of the network g that averages f; 0.999 for runs of many thousands of steps."""
-    seed: int = 0
-    """Seed of weights, crops and views."""
-    coordinates: Literal["auto", "none"] | Positive = "auto"
-    """Length in nm over which position adds 1 to the embedding: auto = a quarter of the objects' median length."""
-    object_patch_fraction: Fraction = 0.8
-    """Fraction of patches centred on an annotated object, the rest anywhere in the region."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto = bfloat16 on a GPU that has it; on a CPU time both at the start and take the quicker."""
-    loss: LossSettings = LossSettings()
-    """Weights and margins."""
-    views: ViewSettings = ViewSettings()
-    """How patches are varied."""
 
 
 class ModelSettings(Section):

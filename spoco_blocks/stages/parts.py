@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from spoco_blocks.engine.layout import Layout, VolumeResults
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.grid import Box, triple
 from spoco_blocks.learn.crops import Part, TrainingVolume, choose_patch, fit_patch
-from spoco_blocks.learn.device import choose_device
+from spoco_blocks.learn.device import choose_training_device
+from spoco_blocks.learn.distributed import Group
 from spoco_blocks.learn.intensity import Normalisation
 from spoco_blocks.learn.network import ISOTROPY, plan_network
 from spoco_blocks.learn.objective import Objective
@@ -26,9 +29,17 @@ from spoco_blocks.stages.sources import check_volume, chosen_part, margin_voxels
 
 
 def prepare(
-    job: TrainJob, sources: list[Manifest], layout: Layout, threads: int
-) -> tuple[Training, float | None, float]:
-    """Plan network and patch; give the training, the coordinates' scale and the objects' length, both in nm."""
+    job: TrainJob,
+    sources: list[Manifest],
+    layout: Layout,
+    threads: int,
+    group: Group,
+    state: dict[str, Any] | None,
+) -> tuple[Training, float | None, float, Callable[[], list[Part]]]:
+    """Plan network and patch.
+
+    Gives the training, the coordinates' scale and the objects' length, both in nm, and what opens the volumes.
+    """
     first = sources[0].result
     planar, voxel_size_nm = first["planar"], model_voxel_size(job, sources)
     plan = plan_network(
@@ -41,7 +52,8 @@ def prepare(
         planar=planar,
     )
     length_nm = float(np.median([source.result["object_length_nm"] for source in sources]))
-    parts = open_parts(job, layout)
+    opened = partial(open_parts, job, layout)
+    parts = opened()
     scale_nm = coordinate_scale(job.training.coordinates, length_nm)
     radius_nm = job.training.loss.push_radius
     objective = Objective(
@@ -56,9 +68,18 @@ def prepare(
     patch = triple(
         min(extents) for extents in zip(*(fit_patch(wanted, plan.stride, part.training) for part in parts), strict=True)
     )
-    training = Training(parts, plan, objective, patch, job.training, choose_device(threads))
+    training = Training(
+        plan,
+        objective,
+        patch,
+        job.training,
+        choose_training_device(threads),
+        frame=(voxel_size_nm, planar),
+        group=group,
+        precision=None if state is None else state["training"]["precision"],
+    )
     start_from_teacher(job, training, layout)
-    return training, scale_nm, length_nm
+    return training, scale_nm, length_nm, opened
 
 
 def model_voxel_size(job: TrainJob, sources: list[Manifest]) -> Sizes:
@@ -121,7 +142,7 @@ def open_part(job: LabelsJob, source: Manifest, layout: Layout, voxel_size_nm: S
         zoom=frame.zoom,
     )
     validation = None if result["validation"] is None else frame.inside(box_of(result["validation"]))
-    return Part(volume, frame.inside(training), validation, isotropic, voxel_size_nm)
+    return Part(volume, frame.inside(training), validation, isotropic)
 
 
 def read_anchors(found: VolumeResults, within: Box) -> dict[int, NDArray[np.int64]]:

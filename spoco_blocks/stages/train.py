@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable
 
-from spoco_blocks.engine.layout import Layout, ModelResults
+from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
+from spoco_blocks.errors import TrainingError
 from spoco_blocks.learn.checkpoint import Checkpoint, weights_digest
-from spoco_blocks.learn.curves import Curves
+from spoco_blocks.learn.crops import Part
+from spoco_blocks.learn.device import peak_memory_mb
+from spoco_blocks.learn.distributed import Group, process_group
+from spoco_blocks.learn.loader import Loader
+from spoco_blocks.learn.resume import load_state
 from spoco_blocks.learn.train import Training
+from spoco_blocks.learn.validation import Validation
 from spoco_blocks.settings.jobs import TrainJob, digest
+from spoco_blocks.settings.training import TrainingSettings
 from spoco_blocks.stages.parts import model_voxel_size, prepare
 from spoco_blocks.stages.pseudo import read_teaching
+from spoco_blocks.stages.train_loop import TrainingRun, spacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-LINES = 20
-VALIDATIONS = 10
+VERSION = 2
 
 
-def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
-    """Train a model.
+def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest | None:
+    """Train a model, or continue where an earlier start of the same job was stopped.
+
+    Gives its manifest; None in all but the first of several processes.
 
     Raises
     ------
@@ -31,68 +39,145 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest:
     LabelsError
         When they hold too little to learn from.
     TrainingError
-        When training diverges.
+        When training diverges, or was not started as `training.gpus` wants.
+    TrainingStoppedError
+        When it was told to stop.
     """
     results = layout.model(job.model)
     sources = [Manifest.read(layout.volume(volume.volume).manifest) for volume in job.volumes]
     inputs = {f"labels/{v.volume}": s.digest for v, s in zip(job.volumes, sources, strict=True)}
     taught = read_teaching(job, layout)
     inputs |= {f"agree/{volume}": manifest.digest for volume, manifest in taught.items()}
-    watch = Stopwatch("train", digest("train", VERSION, job.model_dump(mode="json"), inputs), inputs)
-    training, scale_nm, length_nm = prepare(job, sources, layout, threads)
-    plan, precision = training.f.plan, "bfloat16" if training.bfloat16 else "float32"
-    log.info("patch %s, coordinates over %s nm, halo %s, %s", training.patch, scale_nm, plan.halo, precision)
-    final = optimise(training, job.training.iterations, results)
+    decisive = job.model_dump(mode="json", exclude={"training": set(TrainingSettings.ONLY_EXECUTION)})
+    watch = Stopwatch("train", digest("train", VERSION, decisive, inputs), inputs)
+    with process_group() as group:
+        check_processes(job.training.gpus, group)
+        if group.rank:
+            logging.getLogger("spoco_blocks").setLevel(logging.WARNING)
+        state = load_state(results.state, watch.identity)
+        group.wait()
+        training, scale_nm, length_nm, opened = prepare(
+            job, sources, layout, max(1, threads // group.world), group, state
+        )
+        run = TrainingRun(
+            training,
+            make_loader(training, opened, threads),
+            make_validation(training, opened) if group.rank == 0 else None,
+            results,
+            watch.identity,
+        )
+        if state is not None:
+            run.restore(state)
+        patch, halo, precision = training.patch, training.f.plan.halo, training.precision
+        log.info("patch %s, coordinates over %s nm, halo %s, %s", patch, scale_nm, halo, precision)
+        final = run.run()
+        return finish(job, sources, run, final, watch, scale_nm, length_nm, taught) if group.rank == 0 else None
+
+
+def check_processes(gpus: int, group: Group) -> None:
+    """Refuse to train with another number of processes than was meant: the result would be another.
+
+    Raises
+    ------
+    TrainingError
+        When the numbers differ.
+    """
+    if gpus != group.world:
+        raise TrainingError(
+            f"training.gpus is {gpus}, but {group.world} process(es) were started; start with torchrun --standalone "
+            f"--nproc-per-node {gpus} -m spoco_blocks.cli train ..., or set training.gpus to {group.world}."
+        )
+
+
+def make_loader(training: Training, open_parts: Callable[[], list[Part]], threads: int) -> Loader:
+    """Give what reads the crops of this process."""
+    settings, group = training.settings, training.group
+    cores = threads // group.world
+    workers = (min(8, cores - 1) if cores > 2 else 0) if settings.workers == "auto" else settings.workers
+    return Loader(
+        open_parts,
+        training.patch,
+        batch=settings.batch,
+        centred=settings.object_patch_fraction,
+        seed=settings.seed,
+        workers=workers,
+        rank=group.rank,
+        world=group.world,
+        pin=training.device == "cuda",
+    )
+
+
+def make_validation(training: Training, open_parts: Callable[[], list[Part]]) -> Validation:
+    """Read what training is judged by, and say what that decides."""
+    settings, stride = training.settings, training.f.plan.stride
+    every = settings.validate_every or spacing(settings.iterations)
+    batch = settings.batch * training.group.world
+    validation = Validation(open_parts(), training.patch, stride, every, batch)
+    if validation.selects:
+        chosen = f"the network that is best by {validation.criterion} is kept"
+    else:
+        chosen = "too few to choose a network by: the last one is kept"
+    log.info("%s on %d annotated objects: %s", validation.prefix, validation.objects, chosen)
+    return validation
+
+
+def finish(
+    job: TrainJob,
+    sources: list[Manifest],
+    run: TrainingRun,
+    final: dict[str, float],
+    watch: Stopwatch,
+    scale_nm: float | None,
+    length_nm: float,
+    taught: dict[str, Manifest],
+) -> Manifest:
+    """Write checkpoint and manifest."""
+    training, selection, clock = run.training, run.selection, run.clock
+    assert run.validation is not None
+    kept = selection.iteration or training.iteration
+    weights = {name: {key: t.cpu() for key, t in state.items()} for name, state in run.weights.items()}
     checkpoint = Checkpoint(
-        plan=plan,
+        plan=training.f.plan,
         voxel_size_nm=model_voxel_size(job, sources),
         planar=sources[0].result["planar"],
         coordinate_scale_nm=scale_nm,
-        iterations=job.training.iterations,
+        iterations=kept,
         settings=job.model_dump(mode="json"),
-        weights={name: tensor.cpu() for name, tensor in training.f.state_dict().items()},
-        weights_ema={name: tensor.cpu() for name, tensor in training.g.state_dict().items()},
+        weights=weights["f"],
+        weights_ema=weights["g"],
     )
-    checkpoint.save(results.checkpoint)
+    checkpoint.save(run.results.checkpoint)
     result = {
         "job": job.model_dump(mode="json"),
         "patch": training.patch,
-        "halo": plan.halo,
-        "stride": plan.stride,
+        "halo": training.f.plan.halo,
+        "stride": training.f.plan.stride,
         "coordinate_scale_nm": scale_nm,
         "object_length_nm": length_nm,
-        "precision": precision,
+        "precision": training.precision,
         "device": training.device,
+        "processes": training.group.world,
+        "iterations": training.iteration,
+        "kept": {
+            "iteration": kept,
+            "by": run.validation.criterion if selection.iteration else "it is the last",
+            "score": selection.kept if selection.iteration else None,
+            "annotated_objects": run.validation.objects,
+        },
+        "iterations_per_second": round(clock.speed, 3),
+        "waiting_fraction": round(clock.waiting_fraction, 4),
+        "validation_seconds": round(clock.validation, 2),
+        "peak_mb": peak_memory_mb(training.device),
+        "lost_steps": training.guard.lost,
         "final": final,
         "pseudo_objects": {volume: manifest.result["kept"] for volume, manifest in taught.items()},
         "warnings": [
             *alarms(final, job.training.loss.pull),
+            *run.warnings(),
             *(warning for manifest in taught.values() for warning in manifest.result["warnings"]),
         ],
     }
-    return watch.finish(results.manifest, result, weights_digest(checkpoint))
-
-
-def optimise(training: Training, iterations: int, results: ModelResults) -> dict[str, float]:
-    """Run all steps, speak now and then, and give the means of the last tenth."""
-    start = time.monotonic()
-    with Curves(results.curves, results.tensorboard) as curves:
-        for iteration in range(1, iterations + 1):
-            values = training.step()
-            if iteration % max(1, iterations // VALIDATIONS) == 0:
-                values |= {f"validation_{name}": value for name, value in training.validate().items()}
-            curves.add(iteration, values)
-            if iteration % max(1, iterations // LINES) == 0:
-                left = (time.monotonic() - start) / iteration * (iterations - iteration)
-                log.info(
-                    "iteration %d of %d, %.0f s left: %s",
-                    iteration,
-                    iterations,
-                    left,
-                    curves.summary(iterations // LINES),
-                )
-                curves.write()
-        return curves.means(iterations // 10)
+    return watch.finish(run.results.manifest, result, weights_digest(checkpoint))
 
 
 def alarms(means: dict[str, float], pull_weight: float) -> list[str]:

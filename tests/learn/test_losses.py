@@ -11,7 +11,7 @@ import torch
 
 from spoco_blocks.learn import losses, pairwise
 from spoco_blocks.learn.losses import BACKGROUND, IGNORE
-from spoco_blocks.settings.sections import LossSettings
+from spoco_blocks.settings.loss import LossSettings
 
 WIDTH = losses.softness(LossSettings())
 

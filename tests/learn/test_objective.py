@@ -13,7 +13,7 @@ from spoco_blocks.learn import losses, pairwise
 from spoco_blocks.learn.anchors import draw_anchors
 from spoco_blocks.learn.losses import BACKGROUND, IGNORE
 from spoco_blocks.learn.objective import Objective, near_pairs, positioned
-from spoco_blocks.settings.sections import LossSettings
+from spoco_blocks.settings.loss import LossSettings
 
 SCALE = (4.0, 5.0, 6.0)
 

@@ -1,0 +1,153 @@
+"""Validation scores what clustering gives, against what is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from runs import PATCH, loader, open_balls, steps, training, write_balls
+
+from spoco_blocks.grid import Box
+from spoco_blocks.kernels.contingency import contingency
+from spoco_blocks.kernels.scores import scores
+from spoco_blocks.kernels.sparse_scores import sparse_scores
+from spoco_blocks.learn.validation import Place, Validation, central_box, segment_place, tabulate, validation_voxels
+
+STRIDE = (2, 2, 2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.set_num_threads(1)
+    write_balls(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    torch.set_num_threads(1)
+    write_balls(folder)
+    run = training(60)
+    steps(run, loader(folder), 60)
+    return run
+
+
+def judged(folder, **options) -> Validation:
+    return Validation(open_balls(folder, **options), PATCH, STRIDE, every=100, batch=1)
+
+
+def test_a_trained_network_finds_objects_and_an_untrained_one_does_not(folder, trained):
+    validation = judged(folder, validation=True)
+    first, after = validation(training()), validation(trained)
+    assert after["validation_mean_iou"] > first["validation_mean_iou"] + 0.2
+    assert set(after) >= {"validation_pull", "validation_recall", "validation_over_segmentation", "validation_dice"}
+    assert after == validation(trained)
+    assert 0 < after["validation_foreground_fraction"] < 1
+
+
+def test_scores_are_those_of_the_segments_against_the_labels(folder, trained):
+    validation = judged(folder, annotated=6)
+    (place,) = validation.places
+    segments, _ = segment_place(trained.g.eval(), place, trained.objective, "cpu", "float32")
+    expected = sparse_scores(*contingency(place.labels.clip(0).astype(np.uint32), segments))
+    values = validation(trained)
+    assert expected.n_truth == validation.objects == 6
+    assert values["training_mean_iou"] == pytest.approx(expected.mean_iou)
+    assert values["training_recall"] == pytest.approx(expected.recall)
+    assert values["training_over_segmentation"] == pytest.approx(expected.over_segmentation)
+
+
+def test_without_spared_objects_nothing_is_selected_by(folder):
+    assert judged(folder).prefix == "training"
+    assert not judged(folder).selects
+    assert judged(folder, validation=True).objects == 3
+    assert judged(folder, validation=True).selects
+    few = judged(folder, validation=True, annotated=2)
+    assert (few.prefix, few.objects, few.selects) == ("validation", 2, False)
+    assert judged(folder).crops == []
+
+
+def test_where_everything_is_known_false_segments_count(folder, trained):
+    sparse, dense = judged(folder, validation=True), judged(folder, validation=True, annotated=8, dense=True)
+    assert sparse.criterion == "validation_mean_iou"
+    assert dense.criterion == "validation_sbd"
+    (place,) = dense.places
+    segments, _ = segment_place(trained.g.eval(), place, trained.objective, "cpu", "float32")
+    expected = scores(*contingency(place.labels.clip(0).astype(np.uint32), segments))
+    values = dense(trained)
+    assert values["validation_ap50"] == pytest.approx(expected.ap50)
+    assert values["validation_sbd"] == pytest.approx(expected.sbd)
+    assert "validation_ap50" not in sparse(trained)
+
+
+def test_several_volumes_are_scored_as_one(folder, trained):
+    part = open_balls(folder, validation=True)[0]
+    other = replace(part, validation=Box((16, 0, 0), (32, 32, 32)))
+    validation = Validation([part, other], PATCH, STRIDE, every=100, batch=1)
+    single = [Validation([each], PATCH, STRIDE, every=50, batch=1) for each in (part, other)]
+    objects = [each.objects for each in single]
+    expected = np.average(
+        [each(trained)["validation_mean_iou"] if each.objects else 0 for each in single], weights=objects
+    )
+    assert validation(trained)["validation_mean_iou"] == pytest.approx(expected)
+
+
+def test_ignored_voxels_and_slivers_do_not_count():
+    labels = np.zeros((1, 12, 12), np.int32)
+    labels[0, :4, :5], labels[0, 6:8, 6:8], labels[0, 9:] = 1, 2, -2
+    segments = np.where(labels == 1, 1, 0).astype(np.uint32)
+    segments[0, 9:] = 1  # the segment spills over where nobody looks
+    place = Place(np.zeros((1, *labels.shape), np.float32), labels, False)
+    found = sparse_scores(*tabulate(place, segments, 3))
+    assert (found.mean_iou, found.n_truth) == (1.0, 1)
+
+
+def test_independent_images_share_no_segments(folder, trained):
+    place = judged(folder, annotated=6).places[0]
+    flat = replace(place, planar=True)
+    segments, mask = segment_place(
+        trained.g.eval(), flat, replace(trained.objective, coordinate_scale=None), "cpu", "float32"
+    )
+    assert (segments[mask] > 0).any()
+    seen = [set(np.unique(image)) - {0} for image in segments]
+    assert sum(map(len, seen)) == len(set().union(*seen)) == segments.max()
+
+
+@pytest.mark.parametrize(
+    ("shape", "voxels", "planar", "expected"),
+    [
+        ((64, 64, 64), 32**3, False, (32, 32, 32)),
+        ((8, 200, 200), 8 * 40 * 40, False, (8, 40, 40)),
+        ((200, 30, 31), 10**9, False, (200, 30, 30)),
+        ((10, 100, 100), 3 * 100 * 100, True, (2, 100, 100)),
+        ((10, 300, 300), 100 * 100, True, (1, 100, 100)),
+        ((1, 300, 40), 40 * 80, True, (1, 80, 40)),
+    ],
+)
+def test_the_box_is_central_and_within_its_budget(shape, voxels, planar, expected):
+    stride = (1, 2, 2) if shape[0] == 1 or voxels == 100 * 100 else STRIDE
+    whole = Box((5, 6, 7), tuple(s + o for s, o in zip(shape, (5, 6, 7), strict=True)))
+    box = central_box(whole, voxels, stride, planar)
+    assert box.shape == expected
+    assert box.size <= voxels
+    for axis in range(3):
+        assert abs((box.start[axis] - whole.start[axis]) - (whole.stop[axis] - box.stop[axis])) <= 1
+
+
+def test_more_training_between_validations_pays_for_larger_boxes():
+    assert validation_voxels((24, 40, 40), 25, 1) < validation_voxels((24, 40, 40), 50, 1) < 10**6
+    assert validation_voxels((48, 128, 128), 2000, 4) == 10**6
+
+
+def test_collapse_is_told_from_what_is_so(folder):
+    sparse = judged(folder)
+    assert sparse.collapsed({"training_foreground_fraction": 0.995}) == "everything"
+    assert sparse.collapsed({"training_foreground_fraction": 0.002}) == "nothing"
+    assert sparse.collapsed({"training_foreground_fraction": 0.3}) is None
+    sparse.places = [replace(place, labels=np.ones_like(place.labels)) for place in sparse.places]
+    assert sparse.collapsed({"training_foreground_fraction": 1.0}) is None
+    sparse.places = [replace(place, labels=np.zeros_like(place.labels)) for place in sparse.places]
+    assert sparse.collapsed({"training_foreground_fraction": 0.0}) is None
