@@ -22,7 +22,9 @@ def eager_network(plan: NetworkPlan) -> EmbeddingNetwork:
     for name, tensor in network.state_dict().items():
         if tensor.dtype.is_floating_point:
             noise = torch.randn(tensor.shape, generator=generator)
-            tensor.copy_(noise.abs() + 0.5 if name.endswith(("running_var", "norm.weight")) else 0.3 * noise)
+            # Outputs of the size of what is trained: rounding grows with them.
+            scale = 0.5 * tensor[0].numel() ** -0.5 if tensor.dim() > 1 else 0.3
+            tensor.copy_(noise.abs() + 0.5 if name.endswith(("running_var", "norm.weight")) else scale * noise)
     return network.eval()
 
 

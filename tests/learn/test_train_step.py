@@ -51,7 +51,7 @@ def test_nothing_is_drawn_from_global_generators(crops):
 
 def test_the_gradient_of_each_module_adds_up(crops):
     row = steps(training(), crops, 1)[0]
-    squares = [row[f"gradient_norm_{name}"] ** 2 for name in ("down", "up", "head")]
+    squares = [row[f"gradient_norm_{name}"] ** 2 for name in ("down", "narrow", "up", "head")]
     assert row["gradient_norm"] == pytest.approx(np.sqrt(sum(squares)), rel=1e-5)
 
 
