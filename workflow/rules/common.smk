@@ -42,6 +42,17 @@ def train_job(wildcards):
     return jobs.canonical(jobs.train_job(SETTINGS, wildcards.model))
 
 
+def gpus_of(wildcards):
+    return SETTINGS.models[wildcards.model].training.gpus
+
+
+def training_program(wildcards):
+    """One process, or one per GPU."""
+    gpus = gpus_of(wildcards)
+    together = f"torchrun --standalone --nproc-per-node {gpus} -m spoco_blocks.cli"
+    return together if gpus > 1 else "spoco-blocks"
+
+
 def stage_job(stage):
     """The sections that decide a stage's result: Snakemake re-runs it when one of their keys changes."""
     return lambda wildcards: jobs.canonical(
