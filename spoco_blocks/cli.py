@@ -198,7 +198,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """Run a stage that no other process is running: a run that outlived its workflow must not write beside this one."""
-    if stage is check:
+    # Of several processes that train together the first holds the lock.
+    if stage is check or os.environ.get("RANK", "0") != "0":
         stage(args)
         return
     job = json.loads(args.job)

@@ -10,7 +10,7 @@ import torch
 from phantoms import eager_network
 
 from spoco_blocks.grid import BlockGrid, triple
-from spoco_blocks.learn.network import NetworkPlan, plan_network
+from spoco_blocks.learn.network import NetworkPlan, _Convolution, plan_network
 from spoco_blocks.learn.predict import predict
 
 ISOTROPIC, COARSE_Z = (10.0, 10.0, 10.0), (40.0, 10.0, 10.0)
@@ -111,3 +111,23 @@ def test_prediction_leaves_the_network_as_it_was():
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     predict(network, np.ones((1, 8, 8, 8), np.float32))
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 8, 12, 10), (1, 3, 7, 12, 10), (1, 3, 1, 12, 10), (2, 3, 8, 6, 6), (1, 3, 2, 5, 5)]
+)
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 3)])
+def test_convolutions_of_single_patches_are_those_of_torch(kernel, shape):
+    generator = torch.Generator().manual_seed(0)
+    convolution = _Convolution(3, 5, kernel, padding=triple(k // 2 for k in kernel), bias=False)
+    found = torch.randn(shape, generator=generator, requires_grad=True)
+    expected = found.detach().clone().requires_grad_()
+    weight = convolution.weight.detach().clone().requires_grad_()
+    output = convolution(found)
+    reference = torch.nn.functional.conv3d(expected, weight, padding=convolution.padding)
+    torch.testing.assert_close(output, reference, rtol=1e-4, atol=1e-5)
+    slope = torch.randn(output.shape, generator=generator)
+    output.backward(slope)
+    reference.backward(slope)
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(convolution.weight.grad, weight.grad, rtol=1e-4, atol=1e-4)

@@ -265,3 +265,22 @@ def test_numbers_read_well(value, text):
 
 def test_times_read_well():
     assert [duration(s) for s in (0.42, 59.7, 312, 7261)] == ["0.4 s", "1 min 0 s", "5 min 12 s", "2 h 1 min"]
+
+
+def test_validation_scores_are_explained_and_the_fine_print_stays_in_the_table(tmp_path):
+    curves = [
+        (
+            i,
+            {
+                "pull": 1.0,
+                "validation_mean_iou": 0.5 if i % 10 == 0 else np.nan,
+                "gradient_norm_down": 1.0,
+                "lost": 1.0,
+            },
+        )
+        for i in range(1, 50)
+    ]
+    page, _ = written(tmp_path, content(curves=curves))
+    assert "Mean IoU of annotated objects that training never saw" in page
+    assert "Gradient norm down" not in page
+    assert "<h3>Lost" not in page

@@ -51,6 +51,17 @@ def agree_job(wildcards):
     return jobs.canonical(jobs.agree_job(SETTINGS, wildcards.model, wildcards.volume))
 
 
+def gpus_of(wildcards):
+    return SETTINGS.models[wildcards.model].training.gpus
+
+
+def training_program(wildcards):
+    """One process, or one per GPU."""
+    gpus = gpus_of(wildcards)
+    together = f"torchrun --standalone --nproc-per-node {gpus} -m spoco_blocks.cli"
+    return together if gpus > 1 else "spoco-blocks"
+
+
 def stage_job(stage):
     """The sections that decide a stage's result: Snakemake re-runs it when one of their keys changes."""
     return lambda wildcards: jobs.canonical(

@@ -6,14 +6,18 @@ rule train:
         f"{MODEL}/train.json",
     log:
         "logs/{model}/train.log",
+    # A run that was stopped, or killed, continues from its last state.
+    retries: 2
     conda:
         "../../environment.yml"
     threads: 8
     resources:
+        gpus=gpus_of,
         mem_mb=8000,
         runtime=720,
     params:
         results=results_folder,
         job=train_job,
+        program=training_program,
     shell:
-        "spoco-blocks train {params.job:q} --results {params.results} --workers {threads} 2> >(tee -a {log} >&2)"
+        "{params.program} train {params.job:q} --results {params.results} --workers {threads} 2> >(tee -a {log} >&2)"

@@ -171,7 +171,8 @@ def _largest(content: ReportContent) -> Rows:
 
 def _curves(content: ReportContent) -> Rows:
     """One small chart per column, the known ones first; a column's validation is drawn into its chart."""
-    names = dict.fromkeys(name for _, columns in content.curves for name in columns)
+    every = dict.fromkeys(name for _, columns in content.curves for name in columns)
+    names = [name for name in every if not name.startswith(wording.NOT_SHOWN)]
     iterations = np.array([iteration for iteration, _ in content.curves], float)
     known = list(wording.CURVES)
     rows: Rows = []

@@ -78,9 +78,24 @@ CURVES = {
     "consistency": ("Consistency", "Agreement of two views of unlabelled voxels"),
     "regulariser": ("Regulariser", "Keeps embeddings short"),
     "foreground": ("Foreground", "Objects against known background"),
+    "validation_mean_iou": ("Validation: overlap", "Mean IoU of annotated objects that training never saw"),
+    "validation_recall": ("Validation: recall", "Annotated objects found with an IoU above 0.5"),
+    "validation_over_segmentation": ("Validation: pieces", "Segments inside an annotated object; 1 is right"),
+    "validation_ap50": ("Validation: AP50", "Objects found, as a share of all found, missed or invented"),
+    "validation_sbd": ("Validation: SBD", "Overlap of objects and segments, both ways"),
+    "validation_foreground_fraction": ("Validation: foreground", "Part of the voxels taken for foreground"),
+    "training_mean_iou": ("Overlap", "Mean IoU of annotated objects, the ones it was trained on: too few to spare any"),
+    "training_recall": ("Recall", "Annotated objects found with an IoU above 0.5, the ones it was trained on"),
+    "training_over_segmentation": ("Pieces", "Segments inside an annotated object; 1 is right"),
+    "training_ap50": ("AP50", "Objects found, as a share of all found, missed or invented, where it was trained"),
+    "training_sbd": ("SBD", "Overlap of objects and segments, both ways, where it was trained"),
+    "training_foreground_fraction": ("Foreground", "Part of the voxels taken for foreground"),
     "gradient_norm": ("Gradient", "Length of the gradient before it is clipped"),
     "learning_rate": ("Learning rate", "Step size of the optimiser"),
 }
+
+NOT_SHOWN = ("gradient_norm_", "iterations_per_second", "waiting", "lost")
+"""Beginnings of columns that are for those who look into the table."""
 
 TERMS = ("pull", "push", "unlabelled_push", "dice", "consistency", "regulariser", "foreground")
 """Columns that are terms of the loss, weighted: their sum is the loss."""
