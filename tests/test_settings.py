@@ -9,6 +9,7 @@ import pytest
 from spoco_blocks.clustering import METHODS, Hdbscan, Modes
 from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings import jobs, load_settings, parse_settings
+from spoco_blocks.settings.network import NetworkSettings
 
 TREE = {
     "volumes": {"v": {"raw": {"uri": "raw.zarr"}, "labels": {"uri": "labels.zarr"}}},
@@ -39,7 +40,7 @@ def test_defaults_suffice():
         ("segmentations.s.clusterin", {}, "did you mean 'clustering'"),
         ("models.m.training.loss.delta_varr", 1, "did you mean 'delta_var'"),
         ("segmentations.s.clustering", {"kind": "modes", "bandwith": 1}, "did you mean 'bandwidth'"),
-        ("segmentations.s.clustering", {"kind": "magic"}, "'modes', 'mean_shift', 'hdbscan'"),
+        ("segmentations.s.clustering", {"kind": "magic"}, "'modes', 'mutex', 'mean_shift', 'hdbscan'"),
         ("segmentations.s.clustering", {"kind": "modes", "bandwidth": -1}, "bandwidth must be more than 0"),
         ("segmentations.s.model", "n", "not defined; defined are: m"),
         ("models.m.volumes", ["w"], "not defined; defined are: v"),
@@ -47,7 +48,7 @@ def test_defaults_suffice():
         ("volumes.v.labels", None, "has no labels"),
         ("models.m.training.iterations", 0, "greater than or equal to 1"),
         ("volumes.v.voxel_size_nm", [1, 1], "Field required"),
-        ("models.m--n", {"volumes": ["v"]}, "models.m--n: '--' in a name is kept for rounds of pseudo-labels"),
+        ("models.m--n", {"volumes": ["v"]}, "models.m--n: '--' in a name is kept for what the workflow derives"),
         ("models.n", {"checkpoint": "a.pt", "pseudo_labels": {"rounds": 1}}, "has no rounds of pseudo_labels"),
         ("models.m.pseudo_labels.agreement", 0.3, "greater than or equal to 0.5"),
         ("volumes.bad name", {"raw": {"uri": "x"}}, "should match pattern"),
@@ -99,3 +100,9 @@ def test_a_key_belongs_to_its_stage_only():
     }
     assert [stage for stage, equal in same.items() if not equal] == ["calibrate", "cluster"]
     assert jobs.train_job(before, "m") == jobs.train_job(after, "m")
+
+
+def test_a_preset_gives_the_numbers_that_are_left_out():
+    assert NetworkSettings().size == (16, 3, 8)
+    assert NetworkSettings(preset="base").size == (32, 4, 16)
+    assert NetworkSettings(preset="large", levels=3).size == (64, 3, 16)

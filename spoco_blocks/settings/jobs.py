@@ -16,10 +16,10 @@ from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings.annotation_curve import CurveRun, curve_runs, curve_segmentation
 from spoco_blocks.settings.base import Count, Fraction, LengthsNm, Section
 from spoco_blocks.settings.expansion import TeacherSegmentation, teacher_of, teacher_segmentations
+from spoco_blocks.settings.network import NetworkSettings
 from spoco_blocks.settings.reading import explain
 from spoco_blocks.settings.sections import (
     LabelSettings,
-    NetworkSettings,
     Settings,
     Source,
     TruthSettings,

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from spoco_blocks.settings.annotation_curve import AnnotationCurveSettings
 from spoco_blocks.settings.base import Count, CountOrZero, Fraction, LengthsNm, Name, Section
 from spoco_blocks.settings.images import Images
+from spoco_blocks.settings.network import NetworkSettings
 from spoco_blocks.settings.pseudo_labels import PseudoLabelSettings
 from spoco_blocks.settings.segmentation import SegmentationSettings
 from spoco_blocks.settings.training import TrainingSettings
@@ -121,19 +122,6 @@ class VolumeSettings(Section):
     """Objects to learn from; only needed for volumes that train a model."""
     truth: TruthSettings | None = None
     """Complete labels to score against; without them the scores are left out."""
-
-
-class NetworkSettings(Section):
-    """The embedding network: a residual 3D U-Net, its kernels and pooling planned from the voxel size."""
-
-    width: Count = 16
-    """Channels of the first level; doubled at each further level."""
-    levels: Annotated[int, Field(ge=1, le=6)] = 3
-    """Resolutions, the full one included."""
-    embedding_channels: Annotated[int, Field(ge=3)] = 8
-    """Channels of the embedding."""
-    affinities: bool = True
-    """Also predict which neighbouring and distant voxels belong together; clustering kind mutex needs it."""
 
 
 class ModelSettings(Section):

@@ -45,9 +45,7 @@ def prepare(
     plan = plan_network(
         voxel_size_nm,
         in_channels=first["channels"],
-        embedding_channels=job.network.embedding_channels,
-        width=job.network.width,
-        levels=job.network.levels,
+        **job.network.size._asdict(),
         affinities=job.network.affinities,
         planar=planar,
     )
