@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import yaml
 
 from bench.frame import Claim, Report, Row
@@ -64,32 +63,9 @@ FRACTIONS: dict[str, tuple[float, ...]] = {
 
 
 def configuration(name: str) -> dict[str, Any]:
-    """Read a configuration of the repository; 2D nuclei are split into even and odd images."""
+    """Read a configuration of the repository."""
     tree: dict[str, Any] = yaml.safe_load((ROOT / CONFIGURATIONS[name]).read_text())
-    if name == "nuclei_2d":
-        whole = tree["volumes"].pop("nuclei_2d")
-        for part, role in (("even", "labels"), ("odd", "truth")):
-            section = {key: value for key, value in whole[role].items() if key != "region"}
-            tree["volumes"][part] = {
-                "raw": whole["raw"] | {"uri": f"images/{part}.h5/raw"},
-                "voxel_size_nm": whole["voxel_size_nm"],
-                role: section | {"uri": f"images/{part}.h5/labels"},
-            }
-        tree["models"]["nuclei_2d"]["volumes"] = ["even"]
-        tree["segmentations"]["nuclei_2d"]["volume"] = "odd"
     return tree
-
-
-def split_images(folder: Path) -> None:
-    """Write the even and the odd images of the 2D nuclei into files of their own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with h5py.File(ROOT / "data/lm2d_bbbc039_dev.h5") as source:
-        for first, part in enumerate(("even", "odd")):
-            if not (folder / f"{part}.h5").exists():
-                with h5py.File(folder / f".{part}.h5", "w") as target:
-                    for name in ("raw", "labels"):
-                        target[name] = source[name][first::2]
-                (folder / f".{part}.h5").replace(folder / f"{part}.h5")
 
 
 def changed(tree: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -214,15 +190,12 @@ def run(quick: bool) -> Report:
     """Compare on the demo's data, or in full on every volume that is here."""
     if quick:
         return quick_run()
-    folder = ROOT / "results/bench/learning"
-    runs = Runs(folder, {"images": folder / "images"})
+    runs = Runs(ROOT / "results/bench/learning", {})
     report = Report(notes=[f"Means (and ranges) over seeds {SEEDS}; VOI in bits; a ratio below 1 is better for VOI."])
-    if (ROOT / "data/lm2d_bbbc039_dev.h5").exists():
-        split_images(folder / "images")
     for name in CONFIGURATIONS:
         tree = configuration(name)
         files = {volume["raw"]["uri"].partition(".h5/")[0] + ".h5" for volume in tree["volumes"].values()}
-        missing = sorted(file for file in files if not (name == "nuclei" or (_placed(file, folder)).exists()))
+        missing = sorted(file for file in files if name != "nuclei" and not (ROOT / file).exists())
         if missing:
             report.notes.append(f"{name} is left out: {', '.join(missing)} is not here.")
             continue
@@ -230,7 +203,3 @@ def run(quick: bool) -> Report:
         if name in PUSH_RADIUS:
             ablation(report, runs, name)
     return report
-
-
-def _placed(file: str, folder: Path) -> Path:
-    return (folder if file.startswith("images/") else ROOT) / file

@@ -129,28 +129,28 @@ class LabelledPart:
     truth: NDArray[Any]
 
 
-def excerpts(box: Box, independent_images: bool, max_voxels: int) -> list[Box]:
+def excerpts(box: Box, images: Sequence[int] | None, max_voxels: int) -> list[Box]:
     """Choose what the chain is tuned on: evenly spaced whole images, or the middle of a volume.
 
     Parameters
     ----------
     box : Box
         All that is labelled.
-    independent_images : bool
-        Whether the first axis counts images that have nothing to do with each other.
+    images : sequence of int or None
+        The labelled ones, where the first axis counts images that have nothing to do with each other; else None.
     max_voxels : int
         To be taken, about; one image at least.
     """
-    if not independent_images:
+    if images is None:
         edge = max(box.shape)
         while prod(min(extent, edge) for extent in box.shape) > max_voxels and edge > 1:
             edge -= 1
         start = triple(a + max(0, extent - edge) // 2 for a, extent in zip(box.start, box.shape, strict=True))
         return [Box(start, triple(a + min(extent, edge) for a, extent in zip(start, box.shape, strict=True)))]
-    images, height, width = box.shape
-    taken = np.linspace(0, images - 1, max(1, min(images, max_voxels // (height * width)))).round()
-    first = [box.start[0] + int(image) for image in taken]
-    return [Box((z, *box.start[1:]), (z + 1, *box.stop[1:])) for z in first]
+    _, height, width = box.shape
+    taken = np.linspace(0, len(images) - 1, max(1, min(len(images), max_voxels // (height * width)))).round()
+    (_, y0, x0), (_, y1, x1) = box.start, box.stop
+    return [Box((images[i], y0, x0), (images[i] + 1, y1, x1)) for i in taken.astype(int).tolist()]
 
 
 def compare(number: int, truth: NDArray[Any], segments: Labels) -> tuple[Pairs, Counts]:

@@ -17,8 +17,8 @@ from spoco_blocks.kernels.classical import Classical, LabelledPart, compare, exc
 from spoco_blocks.kernels.contingency import merge_tables
 from spoco_blocks.kernels.scores import Scores, scores
 from spoco_blocks.settings.jobs import AnnotationBaselineJob, LabelsJob, digest
-from spoco_blocks.settings.sections import TruthSettings
-from spoco_blocks.stages.sources import check_volume, open_like, region_box
+from spoco_blocks.settings.sections import LabelSettings, TruthSettings
+from spoco_blocks.stages.sources import check_volume, chosen_part, open_like
 from spoco_blocks.volumes import Volume, read_instances
 
 log = logging.getLogger(__name__)
@@ -88,22 +88,32 @@ def read_image(raw: Volume, box: Box, range_of: tuple[NDArray[Any], NDArray[Any]
     return image
 
 
+def part_and_images(section: LabelSettings | TruthSettings, raw: Volume) -> tuple[Box, tuple[int, ...] | None]:
+    """Give the box of labels or truth and, of independent images, the numbers of those in it."""
+    independent = raw.meta.independent_images
+    region, images = chosen_part(section, raw, independent=independent)
+    if not independent:
+        return region, None
+    return region, images or tuple(range(region.start[0], region.stop[0]))
+
+
 def labelled_parts(job: LabelsJob, layout: Layout, max_voxels: int) -> list[LabelledPart]:
     """Read what the chain is tuned on: of a large region a part, with all of its objects."""
-    raw, labels, region = check_volume(job)
+    raw, labels, _ = check_volume(job)
     assert labels is not None
+    assert job.labels is not None
+    region, images = part_and_images(job.labels, raw)
     range_of = intensities(job, layout)
     return [
         LabelledPart(read_image(raw, box, range_of), read_instances(labels, box))
-        for box in excerpts(region, raw.meta.independent_images, max_voxels)
+        for box in excerpts(region, images, max_voxels)
     ]
 
 
 def score(chain: Classical, raw: Volume, truth: TruthSettings, range_of: tuple[NDArray[Any], NDArray[Any]]) -> Scores:
     """Segment the truth's region and compare; independent images one at a time."""
-    region = region_box(truth.region, raw)
-    independent = raw.meta.independent_images
-    boxes = excerpts(region, independent, region.size)
+    region, images = part_and_images(truth, raw)
+    boxes = excerpts(region, images, region.size)
     if max(box.size for box in boxes) > SCORED_VOXELS:
         raise VolumeError(
             f"the region to score holds {region.size} voxels at once; the classical baseline can do {SCORED_VOXELS}. "

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 
-import h5py
-import numpy as np
 import pytest
 from phantoms import ball_configuration
 
@@ -100,17 +98,6 @@ def test_every_configuration_is_compared_with_the_chain(runs, faked):
         assert ahead.holds is (name != "neurites")
         assert voi.figure == pytest.approx(0)
         assert len(others) == {"nuclei": 2, "nuclei_2d": 1}.get(name, 0)
-
-
-def test_images_are_split_into_even_and_odd(tmp_path, monkeypatch):
-    (tmp_path / "data").mkdir()
-    with h5py.File(tmp_path / "data/lm2d_bbbc039_dev.h5", "w") as file:
-        file["raw"] = file["labels"] = np.arange(5)[:, None, None] * np.ones((1, 2, 2), np.uint16)
-    monkeypatch.setattr(learning, "ROOT", tmp_path)
-    learning.split_images(tmp_path / "images")
-    for part, expected in (("even", [0, 2, 4]), ("odd", [1, 3])):
-        with h5py.File(tmp_path / f"images/{part}.h5") as file:
-            assert file["raw"][:, 0, 0].tolist() == file["labels"][:, 0, 0].tolist() == expected
 
 
 def test_the_workflow_runs_in_a_folder_of_its_own(tmp_path):

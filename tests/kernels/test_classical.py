@@ -97,15 +97,16 @@ def test_images_of_a_stack_keep_their_objects_apart():
 
 def test_excerpts_lie_inside_and_hold_about_what_was_asked():
     box = Box((2, 0, 10), (34, 100, 60))
-    (middle,) = excerpts(box, False, 20**3)
+    (middle,) = excerpts(box, None, 20**3)
     assert box.intersection(middle) == middle
     assert 0.8 * 20**3 < middle.size <= 20**3
-    assert excerpts(box, False, box.size) == [box]
-    images = excerpts(box, True, 4 * 100 * 50)
+    assert excerpts(box, None, box.size) == [box]
+    images = excerpts(box, range(2, 34), 4 * 100 * 50)
     assert [image.start[0] for image in images] == [2, 12, 23, 33]
+    assert [image.start[0] for image in excerpts(box, range(2, 34, 2), box.size)] == list(range(2, 34, 2))
     assert all(image.shape == (1, 100, 50) for image in images)
-    assert len(excerpts(box, True, 1)) == 1
-    assert len(excerpts(box, True, box.size)) == 32
+    assert len(excerpts(box, range(2, 34), 1)) == 1
+    assert len(excerpts(box, range(2, 34), box.size)) == 32
 
 
 def test_labels_without_a_large_object_are_refused():
