@@ -49,8 +49,8 @@ class Modes:
     min_mode_voxels: int = 50
     """A mode stands for at least about this many core voxels of its region."""
     min_core_voxels: int = 10
-    """Smaller components of core voxels are left to growth."""
-    growth_rounds: int = 8
+    """Smaller components of core voxels are left to growth; smaller ones of what growth leaves are dropped."""
+    growth_rounds: int = 16
     """How many voxels a fragment may grow beyond its core."""
     refinement_sweeps: int = 8
     """How often grown voxels choose again between neighbouring fragments."""
@@ -76,7 +76,9 @@ class Modes:
         _, sums, *_ = region_statistics(labels, embeddings, len(sizes) - 1)
         means = sums / np.maximum(sizes, 1)[:, None]
         grow_and_refine(labels, embeddings, foreground, means, self.growth_rounds, self.refinement_sweeps)
-        return labels
+        # What no core reaches is thin or small: fragments of their own rather than holes in the foreground.
+        rest, _ = equal_components((foreground & (labels == 0)).astype(np.int32), max(1, self.min_core_voxels))
+        return np.where(rest > 0, rest + labels.max(initial=0), labels)
 
     def gradient_sample(self, embeddings: NDArray[Any], foreground: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Give gradient magnitudes of the foreground, for `gradient_threshold`; those of several regions may be joined.
