@@ -15,7 +15,7 @@ from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.resume import save_atomically
 
 FORMAT = "spoco_blocks checkpoint"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,10 @@ class Checkpoint:
         Whether it was trained on independent 2D images.
     coordinate_scale_nm : float or None
         Length over which position adds 1 to the embedding; None = no coordinates.
+    clustering_kind : str
+        Method that suits the annotated objects; see `recommend`.
+    foreground_threshold : float
+        Probability of foreground that does.
     iterations : int
         Optimiser steps taken.
     settings : dict
@@ -46,6 +50,8 @@ class Checkpoint:
     voxel_size_nm: tuple[float, float, float]
     planar: bool
     coordinate_scale_nm: float | None
+    clustering_kind: str
+    foreground_threshold: float
     iterations: int
     settings: dict[str, Any]
     weights: dict[str, Tensor]

@@ -103,8 +103,8 @@ class ClusterJob(Section):
     """Calibrate on the volume, then cluster its blocks."""
 
     segmentation: str
-    foreground_threshold: float
-    clustering: ClusteringSettings
+    foreground_threshold: float | None
+    clustering: ClusteringSettings | None
 
 
 class StitchJob(Section):

@@ -43,13 +43,14 @@ ClusteringSettings = Annotated[Modes | Mutex | MeanShift | Hdbscan, Field(discri
 class Segmenting(Section):
     """How a volume is cut, and how its embeddings become objects."""
 
-    foreground_threshold: Fraction = 0.3
-    """Voxels whose foreground probability is above this belong to objects. Training weighs both classes alike, however
-    rare one is, so 0.5 is not special: on the demo 0.3 finds what is faint and keeps masks as good as 0.4 does."""
+    foreground_threshold: Fraction | None = None
+    """Voxels whose foreground probability is above this belong to objects; null = as suits the objects that the model
+    learnt from. Training weighs both classes alike, however rare one is, so 0.5 is not special."""
     blocks: BlockSettings = BlockSettings()
     """How the volume is cut."""
-    clustering: ClusteringSettings = Modes()
-    """How a block's embeddings become fragments; `kind` names the method."""
+    clustering: ClusteringSettings | None = None
+    """How voxels become fragments, `kind` names the method; null = modes or mutex, whichever suits the objects that the
+    model learnt from."""
     stitching: StitchingSettings = StitchingSettings()
     """How fragments become objects."""
 

@@ -74,10 +74,13 @@ def run_calibrate(job: ClusterJob, layout: Layout, execution: Execution) -> Mani
     Records(results.ledger("embed"), embed.result["records"], len(plan.embed_grid))  # refuses missing blocks
     inputs = {"embed": embed.digest}
     watch = Stopwatch("calibrate", digest("calibrate", VERSION, job.model_dump(mode="json"), inputs), inputs)
-    if not isinstance(job.clustering, Modes):
+    method = plan.method(job.clustering)
+    if not isinstance(method, Modes):
         return watch.finish(results.manifest("calibrate"), {"job": job.model_dump(mode="json")})
-    source = embedded(results.embeddings, results.foreground, job.foreground_threshold, plan.coordinate_scale)
-    method, grid = job.clustering, plan.region_grid
+    source = embedded(
+        results.embeddings, results.foreground, plan.threshold(job.foreground_threshold), plan.coordinate_scale
+    )
+    grid = plan.region_grid
     threshold = find_threshold(SampleGradients(source, method, plan.channels), grid, results, watch.identity, execution)
     blocks = Blocks(grid, results.ledger("calibrate") / "modes", digest(watch.identity, threshold))
     run(SeekModes(source, method, plan.channels, threshold), blocks, execution)

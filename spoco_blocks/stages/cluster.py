@@ -168,16 +168,17 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
     plan = Plan.read(Manifest.read(results.manifest("plan")))
     inputs = {"calibrate": Manifest.read(results.manifest("calibrate")).digest}
     watch = Stopwatch("cluster", digest("cluster", VERSION, job.model_dump(mode="json"), inputs), inputs)
-    check_halo(plan, job.clustering)
+    method, threshold = plan.method(job.clustering), plan.threshold(job.foreground_threshold)
+    check_halo(plan, method)
     affinities = None
-    if isinstance(job.clustering, Mutex):
+    if isinstance(method, Mutex):
         check_affinities(plan)
         affinities = StoredAffinities(Source(uri=str(results.affinities)), plan.offsets, plan.neighbours)
     task = ClusterBlock(
         results=results,
         identity=watch.identity,
-        method=job.clustering,
-        source=embedded(results.embeddings, results.foreground, job.foreground_threshold, plan.coordinate_scale),
+        method=method,
+        source=embedded(results.embeddings, results.foreground, threshold, plan.coordinate_scale),
         channels=plan.channels,
         fragments=Source(uri=str(results.fragments)),
         affinities=affinities,
@@ -187,7 +188,9 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
     result = {
         "job": job.model_dump(mode="json"),
         "records": blocks.record_identity,
-        "fragments_are_final": not job.clustering.fragments,
+        "kind": method.kind,
+        "foreground_threshold": threshold,
+        "fragments_are_final": not method.fragments,
         **summary.__dict__,
     }
     return watch.finish(results.manifest("cluster", shard), result)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spoco_blocks.clustering import METHODS, Method
 from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import check_writable
@@ -54,6 +55,10 @@ class Plan:
         Offsets of the affinities that the network predicts; empty = none.
     neighbours : int
         How many of them are direct neighbours.
+    clustering_kind : str
+        Method that the model recommends.
+    foreground_threshold : float
+        Threshold that it does.
     checkpoint : str
         The model's file.
     weights : str
@@ -77,6 +82,8 @@ class Plan:
     channels: int
     offsets: tuple[Triple, ...]
     neighbours: int
+    clustering_kind: str
+    foreground_threshold: float
     checkpoint: str
     weights: str
     levels: int
@@ -96,6 +103,14 @@ class Plan:
     def region_grid(self) -> BlockGrid:
         """Regions in which modes are sought; one voxel of halo for the gradient."""
         return BlockGrid(self.shape, self.region_shape, triple((0 if self.planar else 1, 1, 1)))
+
+    def method(self, chosen: Method | None) -> Method:
+        """Give the clustering method: the chosen one, or the model's."""
+        return METHODS[self.clustering_kind]() if chosen is None else chosen
+
+    def threshold(self, chosen: float | None) -> float:
+        """Give the foreground threshold: the chosen one, or the model's."""
+        return self.foreground_threshold if chosen is None else chosen
 
     @classmethod
     def read(cls, manifest: Manifest) -> Plan:
@@ -203,6 +218,8 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
         channels=checkpoint.plan.embedding_channels,
         offsets=checkpoint.plan.offsets,
         neighbours=checkpoint.plan.neighbours,
+        clustering_kind=checkpoint.clustering_kind,
+        foreground_threshold=checkpoint.foreground_threshold,
         checkpoint=str(path),
         weights=job.weights,
         levels=len(factors) + 1,

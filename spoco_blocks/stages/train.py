@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
@@ -136,11 +137,14 @@ def finish(
     assert run.validation is not None
     kept = selection.iteration or training.iteration
     weights = {name: {key: t.cpu() for key, t in state.items()} for name, state in run.weights.items()}
+    advice = run.recommend()
     checkpoint = Checkpoint(
         plan=training.f.plan,
         voxel_size_nm=model_voxel_size(job, sources),
         planar=sources[0].result["planar"],
         coordinate_scale_nm=scale_nm,
+        clustering_kind=advice.kind,
+        foreground_threshold=advice.foreground_threshold,
         iterations=kept,
         settings=job.model_dump(mode="json"),
         weights=weights["f"],
@@ -157,6 +161,7 @@ def finish(
         "precision": training.precision,
         "device": training.device,
         "processes": training.group.world,
+        "recommended": asdict(advice),
         "iterations": training.iteration,
         "kept": {
             "iteration": kept,

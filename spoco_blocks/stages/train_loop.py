@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -12,6 +13,7 @@ from spoco_blocks.engine.layout import ModelResults
 from spoco_blocks.errors import TrainingStoppedError
 from spoco_blocks.learn.curves import Curves, Row
 from spoco_blocks.learn.loader import Loader
+from spoco_blocks.learn.recommend import Recommendation, recommend
 from spoco_blocks.learn.resume import StopSignal, save_state, stop_signal
 from spoco_blocks.learn.selection import Selection, Weights
 from spoco_blocks.learn.train import Training
@@ -129,6 +131,16 @@ class TrainingRun:
                 "not finite: a lower training.learning_rate is safer."
             )
         return found
+
+    def recommend(self) -> Recommendation:
+        """Say what the network that is kept is best used with."""
+        assert self.validation is not None
+        network = copy.deepcopy(self.training.g)
+        network.load_state_dict(self.weights["g"])
+        training = self.training
+        advice = recommend(network.eval(), self.validation.known, training.objective.coordinate_scale, training.device)
+        log.info("recommended: %s, foreground above %g", advice.kind, advice.foreground_threshold)
+        return advice
 
     def _steps(self, curves: Curves | None, stop: StopSignal) -> None:
         training, iterations = self.training, self.settings.iterations

@@ -10,7 +10,7 @@ from phantoms import eager_network
 from runs import PLAN
 
 from spoco_blocks.errors import CheckpointError
-from spoco_blocks.learn.checkpoint import FORMAT, Checkpoint, load_checkpoint, weights_digest
+from spoco_blocks.learn.checkpoint import FORMAT, VERSION, Checkpoint, load_checkpoint, weights_digest
 from spoco_blocks.learn.curves import Curves
 
 
@@ -18,7 +18,7 @@ from spoco_blocks.learn.curves import Curves
 def checkpoint():
     network = eager_network(PLAN)
     state = network.state_dict()
-    return Checkpoint(PLAN, (500.0, 500.0, 500.0), False, 2000.0, 10, {"a": 1}, state, state)
+    return Checkpoint(PLAN, (500.0, 500.0, 500.0), False, 2000.0, "modes", 0.3, 10, {"a": 1}, state, state)
 
 
 def test_checkpoint_describes_itself(tmp_path, checkpoint):
@@ -43,11 +43,11 @@ def test_checkpoints_that_cannot_be_used(tmp_path, checkpoint):
     torch.save({"format": "else"}, tmp_path / "else.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
         load_checkpoint(tmp_path / "else.pt")
-    torch.save({"format": FORMAT, "version": 1}, tmp_path / "half.pt")
+    torch.save({"format": FORMAT, "version": VERSION}, tmp_path / "half.pt")
     with pytest.raises(CheckpointError, match=r"lacks .*plan"):
         load_checkpoint(tmp_path / "half.pt")
     torch.save({"format": FORMAT, "version": 99}, tmp_path / "newer.pt")
-    with pytest.raises(CheckpointError, match="version 99, this program reads version 1"):
+    with pytest.raises(CheckpointError, match="version 99, this program reads version 2"):
         load_checkpoint(tmp_path / "newer.pt")
     checkpoint.save(tmp_path / "torn.pt")
     data = (tmp_path / "torn.pt").read_bytes()

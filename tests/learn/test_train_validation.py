@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from runs import PATCH, loader, open_balls, steps, training, write_balls
+from runs import PATCH, PLAN, loader, open_balls, steps, training, write_balls
 
+from spoco_blocks.clustering import METHODS, Modes
 from spoco_blocks.grid import Box
 from spoco_blocks.kernels.contingency import contingency
 from spoco_blocks.kernels.scores import scores
 from spoco_blocks.kernels.sparse_scores import sparse_scores
-from spoco_blocks.learn.validation import Place, Validation, central_box, segment_place, tabulate, validation_voxels
+from spoco_blocks.learn.losses import BACKGROUND
+from spoco_blocks.learn.places import Place, central_box, cluster_place, predict_place, tabulate
+from spoco_blocks.learn.recommend import NOISE, THRESHOLDS, Recommendation, recommend
+from spoco_blocks.learn.validation import THRESHOLD, Validation, validation_voxels
 
 STRIDE = (2, 2, 2)
 
@@ -48,10 +54,18 @@ def test_a_trained_network_finds_objects_and_an_untrained_one_does_not(folder, t
     assert 0 < after["validation_foreground_fraction"] < 1
 
 
+def segmented(trained, place, scale=(4.0, 4.0, 4.0)):
+    """Segment a place as validation does; also its foreground."""
+    network = trained.g.eval()
+    predicted = predict_place(network, place, scale)
+    mask = predicted.foreground > THRESHOLD
+    return cluster_place(predicted, place, network.plan, Modes(), mask), mask
+
+
 def test_scores_are_those_of_the_segments_against_the_labels(folder, trained):
     validation = judged(folder, annotated=6)
     (place,) = validation.places
-    segments, _ = segment_place(trained.g.eval(), place, trained.objective, "cpu", "float32")
+    segments, _ = segmented(trained, place)
     expected = sparse_scores(*contingency(place.labels.clip(0).astype(np.uint32), segments))
     values = validation(trained)
     assert expected.n_truth == validation.objects == 6
@@ -75,7 +89,7 @@ def test_where_everything_is_known_false_segments_count(folder, trained):
     assert sparse.criterion == "validation_mean_iou"
     assert dense.criterion == "validation_sbd"
     (place,) = dense.places
-    segments, _ = segment_place(trained.g.eval(), place, trained.objective, "cpu", "float32")
+    segments, _ = segmented(trained, place)
     expected = scores(*contingency(place.labels.clip(0).astype(np.uint32), segments))
     values = dense(trained)
     assert values["validation_ap50"] == pytest.approx(expected.ap50)
@@ -108,9 +122,7 @@ def test_ignored_voxels_and_slivers_do_not_count():
 def test_independent_images_share_no_segments(folder, trained):
     place = judged(folder, annotated=6).places[0]
     flat = replace(place, planar=True)
-    segments, mask = segment_place(
-        trained.g.eval(), flat, replace(trained.objective, coordinate_scale=None), "cpu", "float32"
-    )
+    segments, mask = segmented(trained, flat, scale=None)
     assert (segments[mask] > 0).any()
     seen = [set(np.unique(image)) - {0} for image in segments]
     assert sum(map(len, seen)) == len(set().union(*seen)) == segments.max()
@@ -151,3 +163,32 @@ def test_collapse_is_told_from_what_is_so(folder):
     assert sparse.collapsed({"training_foreground_fraction": 1.0}) is None
     sparse.places = [replace(place, labels=np.zeros_like(place.labels)) for place in sparse.places]
     assert sparse.collapsed({"training_foreground_fraction": 0.0}) is None
+
+
+def test_recommended_is_what_scores_best(folder, trained):
+    (place,) = judged(folder, annotated=6).known
+    network, scale = trained.g.eval(), trained.objective.coordinate_scale
+    advice, predicted = recommend(network, [place], scale), predict_place(network, place, scale)
+    found = {}
+    for kind, threshold in itertools.product(("modes", "mutex"), THRESHOLDS):
+        mask = predicted.foreground > threshold
+        segments = cluster_place(predicted, place, network.plan, METHODS[kind](), mask)
+        iou = sparse_scores(*contingency(place.labels.clip(0).astype(np.uint32), segments)).mean_iou
+        found[kind, threshold] = iou * (~mask[place.labels == BACKGROUND]).mean()
+    assert advice.score == pytest.approx(found[advice.kind, advice.foreground_threshold])
+    assert advice.score > max(found.values()) - 2 * NOISE
+
+
+def test_an_eager_foreground_gets_a_higher_threshold(folder, trained):
+    (place,) = judged(folder, annotated=6).known
+    eager, scale = copy.deepcopy(trained.g).eval(), trained.objective.coordinate_scale
+    before = recommend(eager, [place], scale).foreground_threshold
+    with torch.no_grad():
+        eager.head.bias[PLAN.embedding_channels] += 3.0
+    assert recommend(eager, [place], scale).foreground_threshold > before
+
+
+def test_nothing_annotated_gives_the_defaults(folder, trained):
+    (place,) = judged(folder, annotated=6).known
+    unknown = replace(place, labels=np.zeros_like(place.labels))
+    assert recommend(trained.g.eval(), [unknown], None) == Recommendation("modes", 0.3, 0.0)

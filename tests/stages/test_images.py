@@ -25,8 +25,8 @@ from spoco_blocks.settings.reading import load_settings
 from spoco_blocks.stages.check import check_sources
 from spoco_blocks.stages.evaluate import in_words, run_evaluate
 from spoco_blocks.stages.labels import run_labels
+from spoco_blocks.stages.parts import open_part
 from spoco_blocks.stages.plan import Plan
-from spoco_blocks.stages.train import open_part
 from spoco_blocks.volumes import create_zarr, open_volume
 
 EXAMPLES = Path(__file__).parents[2] / "config/examples"

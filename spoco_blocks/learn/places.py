@@ -1,0 +1,105 @@
+"""Boxes that training is judged by: predicted, clustered, and compared with what is known there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spoco_blocks.clustering import Affinities, Context, Method
+from spoco_blocks.clustering.whole import segment
+from spoco_blocks.grid import Box, Triple, triple
+from spoco_blocks.kernels.contingency import Counts, Pairs, contingency
+from spoco_blocks.learn.crops import Part
+from spoco_blocks.learn.losses import IGNORE, MIN_VOXELS
+from spoco_blocks.learn.network import NetworkPlan
+from spoco_blocks.learn.predict import Prediction, predict
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A box that is predicted and scored.
+
+    Attributes
+    ----------
+    raw : (c, z, y, x) float32
+        Normalised raw data.
+    labels : (z, y, x) int32
+        > 0 objects, 0 unlabelled, -1 background, -2 ignore.
+    planar : bool
+        Whether z counts independent images.
+    """
+
+    raw: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    planar: bool
+
+
+def central_box(box: Box, voxels: int, stride: Triple, planar: bool) -> Box:
+    """Give the middle of a box, as close to a cube as fits in so many voxels; of independent images whole ones first.
+
+    Its shape is a multiple of the stride, so that nothing is padded.
+    """
+    shape, left = [1, 1, 1], float(voxels)
+    order = sorted(range(3), key=lambda axis: (planar and axis == 0, box.shape[axis]))
+    for place, axis in enumerate(order):
+        sharing = max(1, (2 if planar else 3) - place)
+        edge, step = min(box.shape[axis], int(left ** (1 / sharing) + 1e-6)), stride[axis]
+        shape[axis] = max(edge // step * step, min(step, box.shape[axis]))
+        left /= shape[axis]
+    start = triple(a + (extent - s) // 2 for a, extent, s in zip(box.start, box.shape, shape, strict=True))
+    return Box(start, triple(a + s for a, s in zip(start, shape, strict=True)))
+
+
+def read_place(part: Part, voxels: int, stride: Triple) -> Place:
+    """Read the middle of a part."""
+    planar = part.volume.raw.meta.independent_images
+    raw, labels = part.volume.read(central_box(part.training, voxels, stride, planar))
+    return Place(raw, labels, planar)
+
+
+def annotated(place: Place) -> NDArray[np.int32]:
+    """List the objects of a place that are not cut to a few voxels."""
+    ids, counts = np.unique(place.labels[place.labels > 0], return_counts=True)
+    return np.asarray(ids[counts >= MIN_VOXELS])
+
+
+def predict_place(
+    network: torch.nn.Module,
+    place: Place,
+    scale: tuple[float, float, float] | None,
+    device: str = "cpu",
+    precision: str = "float32",
+) -> Prediction:
+    """Predict a place in evaluation mode; coordinates over `scale` voxels are added to the embeddings."""
+    predicted = predict(network, place.raw, device=device, bfloat16=precision == "bfloat16")  # type: ignore[arg-type]
+    if scale is not None:
+        for axis, voxels in enumerate(scale):
+            positions = (np.arange(place.raw.shape[axis + 1]) / voxels).astype(np.float32)
+            predicted.embeddings[axis] += positions.reshape([-1 if a == axis else 1 for a in range(3)])
+    return predicted
+
+
+def cluster_place(
+    predicted: Prediction, place: Place, plan: NetworkPlan, method: Method, mask: NDArray[np.bool_]
+) -> NDArray[np.uint32]:
+    """Segment a prediction, independent images one by one: (z, y, x)."""
+    offsets = np.array(plan.offsets, np.int64).reshape(-1, 3)
+    values = np.rint(predicted.affinities * 255).astype(np.uint8)
+    parts = [slice(z, z + 1) for z in range(len(mask))] if place.planar else [slice(None)]
+    segments = np.zeros(mask.shape, np.uint32)
+    for part in parts:
+        context = Context(affinities=Affinities(values[:, part], offsets, plan.neighbours) if plan.offsets else None)
+        found = segment(method, predicted.embeddings[:, part], mask[part], context)
+        segments[part] = np.where(found > 0, found + segments.max(), 0)
+    return segments
+
+
+def tabulate(place: Place, segments: NDArray[np.uint32], number: int) -> tuple[Pairs, Counts]:
+    """Count which object meets which segment; ids are made unique over the places by their number."""
+    counted = place.labels != IGNORE
+    truth = np.where(np.isin(place.labels, annotated(place)), place.labels, 0)[counted].astype(np.uint64)
+    pairs, counts = contingency(truth, segments[counted].astype(np.uint64))
+    return np.where(pairs > 0, pairs + (np.uint64(number) << np.uint64(40)), pairs), counts
