@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -96,6 +97,13 @@ class NetworkPlan:
         )
 
 
+def isotropic_axes(voxel_size_nm: Sequence[float], planar: bool) -> tuple[bool, bool, bool]:
+    """Tell which axes (z, y, x) share the finest voxel size; never z when it counts independent images."""
+    finest = min(voxel_size_nm[1:] if planar else voxel_size_nm)
+    z, y, x = (size <= ISOTROPY * finest for size in voxel_size_nm)
+    return z and not planar, y, x
+
+
 def plan_network(
     voxel_size_nm: tuple[float, float, float],
     *,
@@ -122,8 +130,7 @@ def plan_network(
     spacing = list(voxel_size_nm)
     kernels, pools = [], []
     for _ in range(levels):
-        in_plane = min(spacing[1:]) if planar else min(spacing)
-        fine = [s <= ISOTROPY * in_plane and not (planar and axis == 0) for axis, s in enumerate(spacing)]
+        fine = isotropic_axes(spacing, planar)
         kernels.append(triple(3 if f else 1 for f in fine))
         pools.append(triple(2 if f else 1 for f in fine))
         spacing = [s * p for s, p in zip(spacing, pools[-1], strict=True)]

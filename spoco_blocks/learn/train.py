@@ -16,12 +16,12 @@ from spoco_blocks.learn.distributed import Group
 from spoco_blocks.learn.guard import Guard
 from spoco_blocks.learn.intensity_views import change_intensity
 from spoco_blocks.learn.loader import Batch
-from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
+from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan, isotropic_axes
 from spoco_blocks.learn.objective import Objective
 from spoco_blocks.learn.precision import autocast, choose_precision
 from spoco_blocks.learn.schedule import one_cycle
 from spoco_blocks.learn.seeds import Purpose, generator
-from spoco_blocks.learn.views import isotropic_axes, warp
+from spoco_blocks.learn.views import warp
 from spoco_blocks.settings.training import TrainingSettings
 
 # Part of the run before the consistency term sets in: at first g is noise.

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from spoco_blocks.grid import Triple
 from spoco_blocks.learn.losses import IGNORE
-from spoco_blocks.learn.network import ISOTROPY
+from spoco_blocks.learn.network import isotropic_axes
 from spoco_blocks.settings.views import ViewSettings
 
 Voxels = NDArray[Any]
@@ -47,13 +47,6 @@ def turn(
             labels = np.rot90(labels, quarter_turns, (first, second))
     # Not ascontiguousarray: it keeps the negative stride of a flipped axis of length 1, which torch refuses.
     return raw.copy(), labels.copy()
-
-
-def isotropic_axes(voxel_size_nm: tuple[float, float, float], planar: bool) -> tuple[bool, bool, bool]:
-    """Tell which axes (z, y, x) share the finest voxel size; never z when it counts independent images."""
-    finest = min(voxel_size_nm[1:] if planar else voxel_size_nm)
-    z, y, x = (size <= ISOTROPY * finest for size in voxel_size_nm)
-    return z and not planar, y, x
 
 
 def warp(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spoco_blocks.grid import Triple, triple
-from spoco_blocks.learn.network import ISOTROPY
+from spoco_blocks.learn.network import isotropic_axes
 
 CHUNK_EDGE = 64
 COARSEST_EDGE = 64
@@ -13,11 +13,8 @@ def pyramid_factors(shape: Triple, voxel_size_nm: tuple[float, float, float], pl
     """Choose the downsampling of each level: fine axes first, until the coarsest level is small."""
     extent, spacing, factors = list(shape), list(voxel_size_nm), []
     while max(extent[1:] if planar else extent) > COARSEST_EDGE:
-        finest = min(s for axis, s in enumerate(spacing) if not (planar and axis == 0))
-        factor = [
-            2 if s <= ISOTROPY * finest and extent[axis] > 1 and not (planar and axis == 0) else 1
-            for axis, s in enumerate(spacing)
-        ]
+        fine = isotropic_axes(spacing, planar)
+        factor = [2 if fine[axis] and extent[axis] > 1 else 1 for axis in range(3)]
         if max(factor) == 1:
             break
         factors.append(triple(factor))

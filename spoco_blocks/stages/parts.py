@@ -17,7 +17,7 @@ from spoco_blocks.learn.crops import Part, TrainingVolume, choose_patch, fit_pat
 from spoco_blocks.learn.device import choose_training_device
 from spoco_blocks.learn.distributed import Group
 from spoco_blocks.learn.intensity import Normalisation
-from spoco_blocks.learn.network import ISOTROPY, plan_network
+from spoco_blocks.learn.network import isotropic_axes, plan_network
 from spoco_blocks.learn.objective import Objective
 from spoco_blocks.learn.resample import Resampling, Sizes, zoom_between
 from spoco_blocks.learn.supervision import Supervision
@@ -115,9 +115,7 @@ def open_part(job: LabelsJob, source: Manifest, layout: Layout, voxel_size_nm: S
     training = box_of(result["training"])
     objects = pq.read_table(found.objects).to_pydict()
     kept = np.array([i for i, a in zip(objects["id"], objects["annotated"], strict=True) if a], np.uint64)
-    finest = min(voxel_size_nm[1:] if raw.meta.independent_images else voxel_size_nm)
-    z, y, x = (size <= ISOTROPY * finest for size in voxel_size_nm)
-    isotropic = (z and not raw.meta.independent_images, y, x)
+    isotropic = isotropic_axes(voxel_size_nm, raw.meta.independent_images)
     supervision = Supervision(
         labels=labels,
         kept=np.sort(kept),

@@ -17,7 +17,7 @@ from spoco_blocks.engine.runner import check_writable
 from spoco_blocks.errors import CheckpointError, VolumeError
 from spoco_blocks.grid import BlockGrid, Box, Triple, triple
 from spoco_blocks.learn.checkpoint import Checkpoint, load_checkpoint, weights_digest
-from spoco_blocks.learn.network import ISOTROPY
+from spoco_blocks.learn.network import isotropic_axes
 from spoco_blocks.settings.jobs import PlanJob, digest
 from spoco_blocks.stages.block_shapes import CHUNK_EDGE, block_edge, divisor_up_to, pyramid_factors
 from spoco_blocks.stages.check import VOXEL_SIZE_TOLERANCE
@@ -194,7 +194,7 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
     if planar:
         wanted[0] = 1
     finest = min(y, x) if planar else min(z, y, x)
-    fine = [size <= ISOTROPY * finest and not (planar and axis == 0) for axis, size in enumerate((z, y, x))]
+    fine = isotropic_axes((z, y, x), planar)
     halo = job.blocks.halo_voxels
     scale_nm = checkpoint.coordinate_scale_nm
     factors = pyramid_factors(shape, (z, y, x), planar)

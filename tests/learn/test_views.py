@@ -13,7 +13,8 @@ from scipy.interpolate import BSpline
 
 from spoco_blocks.learn import views
 from spoco_blocks.learn.losses import IGNORE
-from spoco_blocks.learn.views import affine, isotropic_axes, sample, turn, warp
+from spoco_blocks.learn.network import isotropic_axes
+from spoco_blocks.learn.views import affine, sample, turn, warp
 from spoco_blocks.settings.views import ViewSettings
 
 STILL = ViewSettings(warp_probability=1, rotation_degrees=0, scale=0, elastic_voxels=0)
