@@ -36,7 +36,7 @@ def test_every_round_has_a_model_and_two_segmentations_of_each_volume():
         for weights in ("f", "g")
     }
     assert settings.segmentations["m--round0--v--f"].foreground_threshold == 0.7
-    assert settings.segmentations["s"].foreground_threshold == 0.4
+    assert settings.segmentations["s"].foreground_threshold is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from spoco_blocks.clustering import METHODS, Hdbscan, Modes
+from spoco_blocks.clustering import METHODS, Hdbscan
 from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings import jobs, load_settings, parse_settings
 from spoco_blocks.settings.network import NetworkSettings
@@ -30,7 +30,7 @@ def changed(path: str, value: object) -> dict:
 
 def test_defaults_suffice():
     settings = parse_settings(TREE)
-    assert settings.segmentations["s"].clustering == Modes()
+    assert settings.segmentations["s"].clustering is None
     assert settings.models["m"].training.coordinates == "auto"
 
 

@@ -17,13 +17,15 @@ from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.grid import Box, triple
 from spoco_blocks.kernels.contingency import contingency
 from spoco_blocks.learn.checkpoint import load_checkpoint
+from spoco_blocks.learn.distributed import Group
 from spoco_blocks.settings import jobs, parse_settings
 from spoco_blocks.settings.expansion import expand, teacher_segmentations
 from spoco_blocks.settings.jobs import AgreeJob, LabelsJob
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.agree import choose_segments, count_fates, run_agree
 from spoco_blocks.stages.labels import run_labels
-from spoco_blocks.stages.train import prepare, run_train
+from spoco_blocks.stages.parts import open_parts, prepare
+from spoco_blocks.stages.train import run_train
 from spoco_blocks.volumes import open_volume
 
 TEACHER = "balls--round0"
@@ -181,10 +183,7 @@ def test_a_model_learns_from_labels_and_pseudo_labels(configured, manifest):
     trained = run_train(jobs.train_job(settings, "balls"), layout, threads=1)
     assert trained.inputs["agree/balls"] == manifest.digest
     assert trained.result["pseudo_objects"] == {"balls": manifest.result["kept"]}
-    training, *_ = prepare(
-        jobs.train_job(settings, "balls"), [Manifest.read(layout.volume("balls").manifest)], layout, 1
-    )
-    (volume,) = [p.volume for p in training.parts]
+    (volume,) = [p.volume for p in open_parts(jobs.train_job(settings, "balls"), layout)]
     annotated = len(volume.supervision.kept)
     _, known = volume.read(part)
     assert set(np.unique(known[known > annotated])) <= {annotated + n for n in range(1, manifest.result["kept"] + 1)}
@@ -200,7 +199,7 @@ def test_training_starts_afresh_unless_asked_otherwise(configured, manifest):
     teacher = load_checkpoint(layout.model(TEACHER).checkpoint)
     for continued in (False, True):
         teaching = job.teaching.model_copy(update={"continue_training": continued})
-        training, *_ = prepare(job.model_copy(update={"teaching": teaching}), sources, layout, 1)
+        training, *_ = prepare(job.model_copy(update={"teaching": teaching}), sources, layout, 1, Group(), None)
         for network, weights in ((training.f, teacher.weights), (training.g, teacher.weights_ema)):
             same = all(np.array_equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
             assert same is continued

@@ -53,6 +53,7 @@ def test_objects_are_found_in_a_dim_channel_beside_a_bright_one(fluorescence):
     results = trained.segment("balls")
     assert json.loads(results.scores.read_text())["ap50"] > 0.8
     normalised = Normalisation(tuple(found["intensity_low"]), tuple(found["intensity_high"]))(raw)
-    embeddings, _ = predict(load_checkpoint(trained.layout.model("balls").checkpoint).network(), normalised)
+    network = load_checkpoint(trained.layout.model("balls").checkpoint).network()
+    embeddings = predict(network, normalised).embeddings
     stored = open_volume(results.embeddings).read(WHOLE)
     np.testing.assert_allclose(stored, embeddings.astype(np.float16), rtol=2e-3, atol=2e-3)

@@ -70,7 +70,7 @@ def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
     config = write_configuration(tmp_path, configured)
     expected = {"calibrate", "cluster", "stitch", "relabel", "pyramid", "evaluate", "report"}
     assert rules_to_run(snakemake(config, "--dry-run").stdout) == expected
-    configured["segmentations"]["balls"]["clustering"] = {"kind": "modes"}
+    del configured["segmentations"]["balls"]["clustering"]
     configured["segmentations"]["balls"]["stitching"]["min_voxels"] = 60
     config = write_configuration(tmp_path, configured)
     assert rules_to_run(snakemake(config, "--dry-run").stdout) == expected - {"calibrate", "cluster"}
