@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +17,7 @@ from spoco_blocks.kernels.scores import scores
 from spoco_blocks.kernels.sparse_scores import sparse_scores
 from spoco_blocks.learn.losses import BACKGROUND
 from spoco_blocks.learn.places import Place, central_box, cluster_place, predict_place, tabulate
-from spoco_blocks.learn.recommend import NOISE, THRESHOLDS, Recommendation, recommend
+from spoco_blocks.learn.recommend import NOISE, THRESHOLDS, Recommendation, recommend, spread
 from spoco_blocks.learn.validation import THRESHOLD, Validation, validation_voxels
 
 STRIDE = (2, 2, 2)
@@ -170,13 +169,26 @@ def test_recommended_is_what_scores_best(folder, trained):
     network, scale = trained.g.eval(), trained.objective.coordinate_scale
     advice, predicted = recommend(network, [place], scale), predict_place(network, place, scale)
     found = {}
-    for kind, threshold in itertools.product(("modes", "mutex"), THRESHOLDS):
+    for threshold in THRESHOLDS:
         mask = predicted.foreground > threshold
-        segments = cluster_place(predicted, place, network.plan, METHODS[kind](), mask)
+        segments = cluster_place(predicted, place, network.plan, METHODS[advice.kind](), mask)
         iou = sparse_scores(*contingency(place.labels.clip(0).astype(np.uint32), segments)).mean_iou
-        found[kind, threshold] = iou * (~mask[place.labels == BACKGROUND]).mean()
-    assert advice.score == pytest.approx(found[advice.kind, advice.foreground_threshold])
+        found[threshold] = iou * (~mask[place.labels == BACKGROUND]).mean()
+    assert advice.score == pytest.approx(found[advice.foreground_threshold])
     assert advice.score > max(found.values()) - 2 * NOISE
+
+
+def test_mutex_is_recommended_where_objects_are_no_points(folder, trained):
+    (place,) = judged(folder, annotated=6).known
+    network, scale = copy.deepcopy(trained.g).eval(), trained.objective.coordinate_scale
+    for factor, kind in ((0.0, "modes"), (30.0, "mutex")):
+        with torch.no_grad():
+            network.head.weight[: PLAN.embedding_channels] = trained.g.head.weight[: PLAN.embedding_channels] * factor
+        # Without coordinates a factor of 0 makes every object one point.
+        assert recommend(network, [place], None).kind == kind
+    voxels = predict_place(network, place, scale).embeddings[:, place.labels == 1].T
+    apart = [max(0.0, np.linalg.norm(v - voxels.mean(0)) - 0.5) ** 2 for v in voxels]
+    assert spread(predict_place(network, place, scale), place)[0] == pytest.approx(np.mean(apart), rel=1e-4)
 
 
 def test_an_eager_foreground_gets_a_higher_threshold(folder, trained):
