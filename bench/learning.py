@@ -33,6 +33,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without Dice": {f"{LOSS}.dice": 0.0},
     "without consistency": {f"{LOSS}.consistency": 0.0},
     "without regulariser": {f"{LOSS}.regulariser": 0.0},
+    "without affinities": {f"{LOSS}.affinity": 0.0},
+    "without warps": {"model.training.views.warp_probability": 0.0},
     "without coordinates": {"model.training.coordinates": "none"},
     "without shell": {"labels.shell_voxels": 0},
     "without EMA": {"model.training.ema": 0.0},
