@@ -38,7 +38,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without coordinates": {"model.training.coordinates": "none"},
     "without shell": {"labels.shell_voxels": 0},
     "without EMA": {"model.training.ema": 0.0},
-    "pull and push alone": {f"{LOSS}.{term}": 0.0 for term in ("dice", "consistency", "unlabelled_push")},
+    "pull and push alone": {
+        **{f"{LOSS}.{term}": 0.0 for term in ("dice", "consistency", "unlabelled_push", "affinity")},
+        "model.network.affinities": False,
+    },
     "predicted by f": {"segmentation.weights": "f"},
     "sampled anchor": {f"{LOSS}.anchor": "sampled"},
     "pseudo-label round": {"model.pseudo_labels.rounds": 1},

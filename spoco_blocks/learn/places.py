@@ -54,10 +54,17 @@ def central_box(box: Box, voxels: int, stride: Triple, planar: bool) -> Box:
 
 
 def read_place(part: Part, voxels: int, stride: Triple) -> Place:
-    """Read the middle of a part."""
-    planar = part.volume.raw.meta.independent_images
-    raw, labels = part.volume.read(central_box(part.training, voxels, stride, planar))
-    return Place(raw, labels, planar)
+    """Read the middle of a part; of independent images the middles of evenly spaced ones, chosen ones only."""
+    box = part.training
+    if not part.volume.raw.meta.independent_images:
+        return Place(*part.volume.read(central_box(box, voxels, stride, False)), planar=False)
+    last = box.stop[0]
+    images = [n for n in part.volume.images or range(box.start[0], last) if box.start[0] <= n < last]
+    middle = central_box(Box((0, *box.start[1:]), (1, *box.stop[1:])), voxels, stride, True)
+    count = max(1, min(len(images), voxels // middle.size))
+    taken = [images[i] for i in np.linspace(0, len(images) - 1, count).round().astype(int)]
+    read = [part.volume.read(Box((n, *middle.start[1:]), (n + 1, *middle.stop[1:]))) for n in taken]
+    return Place(np.concatenate([raw for raw, _ in read], 1), np.concatenate([known for _, known in read]), planar=True)
 
 
 def annotated(place: Place) -> NDArray[np.int32]:

@@ -12,7 +12,7 @@ from spoco_blocks.clustering import METHODS
 from spoco_blocks.kernels.contingency import merge_tables
 from spoco_blocks.kernels.sparse_scores import sparse_scores
 from spoco_blocks.learn.losses import BACKGROUND
-from spoco_blocks.learn.network import EmbeddingNetwork
+from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, tabulate
 from spoco_blocks.learn.predict import Prediction
 
@@ -74,10 +74,7 @@ def recommend(
     if not any(len(annotated(place)) for place in places):
         return Recommendation()
     predicted = [predict_place(network, place, scale, device) for place in places]
-    spreads = [spread(prediction, place) for place, prediction in zip(places, predicted, strict=True)]
-    diffuse = network.plan.offsets and np.mean(np.concatenate(spreads)) > SPREAD
-    kind = "mutex" if diffuse else DEFAULT_KIND
-    found = []
+    kind, found = suited(predicted, places, network.plan), []
     for threshold in THRESHOLDS:
         tables, empty, known = [], 0, 0
         for number, (place, prediction) in enumerate(zip(places, predicted, strict=True)):
@@ -89,6 +86,12 @@ def recommend(
         score = sparse_scores(*merge_tables(tables)).mean_iou * (empty / known if known else 1.0)
         found.append((score + NOISE * (threshold == DEFAULT_THRESHOLD), Recommendation(kind, threshold, score)))
     return max(found, key=lambda pair: pair[0])[1]
+
+
+def suited(predicted: Sequence[Prediction], places: Sequence[Place], plan: NetworkPlan) -> str:
+    """Name the method that suits how far the annotated objects of some places spread."""
+    spreads = np.concatenate([spread(prediction, place) for prediction, place in zip(predicted, places, strict=True)])
+    return "mutex" if plan.offsets and len(spreads) and spreads.mean() > SPREAD else DEFAULT_KIND
 
 
 def spread(predicted: Prediction, place: Place) -> NDArray[np.float64]:

@@ -105,7 +105,7 @@ class Training:
         shape = (settings.batch, plan.in_channels, *patch)
         self.precision = precision or self.group.agree(choose_precision(settings.precision, self.f, shape, device))
         self.scaler = torch.amp.GradScaler(device, init_scale=FIRST_SCALE, enabled=self.precision == "float16")
-        self.guard, self.iteration, self._finite = Guard(), 0, True
+        self.guard, self.iteration, self._finite, self._loss_finite = Guard(), 0, True, True
         self._forward = {id(n): torch.compile(n) if settings.compile else n for n in (self.f, self.g)}
         self._good = self._copy()
 
@@ -150,6 +150,12 @@ class Training:
             self._good = self._copy()
         return values, heard
 
+    def start_from(self, weights: dict[str, Tensor], weights_ema: dict[str, Tensor]) -> None:
+        """Begin with the weights of another run, which lost steps then fall back to."""
+        self.f.load_state_dict(weights)
+        self.g.load_state_dict(weights_ema)
+        self._good = self._copy()
+
     def state(self) -> dict[str, Any]:
         """Give everything that a continued run needs; tensors are not copied."""
         return {
@@ -171,8 +177,8 @@ class Training:
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         """Give the weighted terms, averaged over the batch."""
-        raw = batch.raw.to(self.device, non_blocking=True)
-        raw, labels = self._warp(raw, batch.labels.to(self.device, non_blocking=True).long())
+        placed = (part.to(self.device, non_blocking=True) for part in (batch.raw, batch.labels.long()))
+        raw, labels = self._warp(*placed)
         output, output_g = self._apply(self.f, self._view(raw, Purpose.VIEW_F)), None
         if self.settings.loss.consistency and self.iteration >= WARM_UP * self.settings.iterations:
             with torch.no_grad():
@@ -236,7 +242,8 @@ class Training:
         numbers = torch.cat([shared, torch.stack(list(named.values()))]).tolist()
         total, busy, *heard = numbers[: len(shared)]
         values = dict(zip(named, numbers[len(shared) :], strict=True))
-        self._finite = bool(np.isfinite([total, values["gradient_norm"]]).all())
+        self._loss_finite = bool(np.isfinite(total))
+        self._finite = self._loss_finite and bool(np.isfinite(values["gradient_norm"]))
         if self._finite and busy:
             clip_grads_with_norm_(self.f.parameters(), GRADIENT_NORM, norms["gradient_norm"])
             self.scaler.step(self.optimizer)
@@ -268,8 +275,8 @@ class Training:
 
     def _lose(self, values: dict[str, float]) -> None:
         culprits = [name for name, value in values.items() if not np.isfinite(value)]
-        gradients_only = all(name.startswith("gradient_norm") for name in culprits)
-        if self.scaler.is_enabled() and self.scaler.get_scale() > 1 and gradients_only:
+        # By the loss that all processes share: they must decide alike.
+        if self.scaler.is_enabled() and self.scaler.get_scale() > 1 and self._loss_finite:
             return  # the scaler has lowered its scale, which is all that was wrong
         rate = self.settings.learning_rate * self.guard.factor
         named = ", ".join(culprits) or "the loss of another process"

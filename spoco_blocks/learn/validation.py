@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from typing import TypeGuard
 
 import numpy as np
 import torch
 
-from spoco_blocks.clustering import Modes
+from spoco_blocks.clustering import METHODS, Modes
 from spoco_blocks.clustering.whole import segment
-from spoco_blocks.grid import Triple, triple
+from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.kernels.contingency import Counts, Pairs, merge_tables
 from spoco_blocks.kernels.scores import scores
 from spoco_blocks.kernels.sparse_scores import sparse_scores
@@ -20,6 +21,7 @@ from spoco_blocks.learn.loader import Batch, Loader
 from spoco_blocks.learn.losses import UNLABELLED
 from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, read_place, tabulate
 from spoco_blocks.learn.precision import autocast
+from spoco_blocks.learn.recommend import suited
 from spoco_blocks.learn.seeds import Purpose, generator
 from spoco_blocks.learn.train import Training
 
@@ -63,7 +65,7 @@ class Validation:
     """
 
     def __init__(self, parts: list[Part], patch: Triple, stride: Triple, every: int, batch: int) -> None:
-        spared = [replace(part, training=part.validation) for part in parts if part.validation is not None]
+        spared = [replace(part, training=part.validation) for part in parts if _holds(part.validation, stride)]
         self.prefix = "validation" if spared else "training"
         budget = validation_voxels(patch, every, batch) // len(spared or parts)
         self.places = [read_place(part, budget, stride) for part in spared or parts]
@@ -87,12 +89,12 @@ class Validation:
         """Give loss terms and scores of g, each with the prefix in its name."""
         network = training.g.eval()
         tables, foreground, voxels = [], 0, 0
-        for number, place in enumerate(self.places):
-            predicted = predict_place(
-                network, place, training.objective.coordinate_scale, training.device, training.precision
-            )
+        scale, device, precision = training.objective.coordinate_scale, training.device, training.precision
+        predictions = [predict_place(network, place, scale, device, precision) for place in self.places]
+        method = METHODS[suited(predictions, self.places, network.plan)]()
+        for number, (place, predicted) in enumerate(zip(self.places, predictions, strict=True)):
             mask = predicted.foreground > THRESHOLD
-            segments = cluster_place(predicted, place, network.plan, Modes(), mask)
+            segments = cluster_place(predicted, place, network.plan, method, mask)
             tables.append(tabulate(place, segments, number))
             foreground, voxels = foreground + int(mask.sum()), voxels + mask.size
         values = self.losses(training) | self.scores(tables) | {"foreground_fraction": foreground / voxels}
@@ -136,6 +138,11 @@ class Validation:
         if predicted > 0.99 > known:
             return "everything"
         return "nothing" if predicted < min(0.01, known) else None
+
+
+def _holds(box: Box | None, stride: Triple) -> TypeGuard[Box]:
+    """Tell whether there is a part to validate on, and the network fits into it."""
+    return box is not None and all(extent >= step for extent, step in zip(box.shape, stride, strict=True))
 
 
 def validation_voxels(patch: Triple, every: int, batch: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # What is compared, and the weights of the loss that it changes.
 VARIANTS: dict[str, dict[str, float]] = {
     "full": {},
-    "pull-push": {"dice": 0.0, "consistency": 0.0, "unlabelled_push": 0.0},
+    "pull-push": {"dice": 0.0, "consistency": 0.0, "unlabelled_push": 0.0, "affinity": 0.0},
 }
 
 
@@ -132,4 +132,8 @@ def _annotated(volume: VolumeSettings, run: CurveRun) -> VolumeSettings:
 def _trained(model: ModelSettings, run: CurveRun) -> ModelSettings:
     loss = model.training.loss.model_copy(update=VARIANTS[run.variant])
     training = model.training.model_copy(update={"loss": loss, "seed": run.seed})
-    return model.model_copy(update={"volumes": run.volumes, "training": training})
+    changes: dict[str, Any] = {"volumes": run.volumes, "training": training}
+    if run.variant == "pull-push":  # neither the affinity head nor what a first model found may help
+        changes["network"] = model.network.model_copy(update={"affinities": False})
+        changes["pseudo_labels"] = model.pseudo_labels.model_copy(update={"rounds": 0})
+    return model.model_copy(update=changes)

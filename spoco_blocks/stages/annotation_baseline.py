@@ -120,9 +120,11 @@ def score(chain: Classical, raw: Volume, truth: TruthSettings, range_of: tuple[N
             "Make truth.region smaller."
         )
     volume = open_like(truth, raw, "truth")
+    ignore = None if truth.ignore is None else open_like(truth.ignore, raw, "mask of what is not scored")
     assert raw.meta.voxel_size_nm is not None
-    tables = [
-        compare(number, read_instances(volume, box), chain(read_image(raw, box, range_of), raw.meta.voxel_size_nm))
-        for number, box in enumerate(boxes)
-    ]
+    tables = []
+    for number, box in enumerate(boxes):
+        counted = True if ignore is None else ignore.read(box) == 0
+        segments = chain(read_image(raw, box, range_of), raw.meta.voxel_size_nm)
+        tables.append(compare(number, read_instances(volume, box) * counted, segments * counted))
     return scores(*merge_tables(tables), min_voxels=truth.min_voxels)

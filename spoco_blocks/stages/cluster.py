@@ -77,7 +77,7 @@ class ClusterBlock:
     def memory_bytes(self, block: Block) -> int:
         """Embeddings twice (as stored and in float32), labels and work arrays; affinities and their edges."""
         edges = 0 if self.affinities is None else len(self.affinities.offsets)
-        return block.outer.size * (6 * self.channels + 40 + 18 * edges + 48 * bool(edges)) + 300 * 2**20
+        return block.outer.size * (6 * self.channels + 40 + 50 * edges + 48 * bool(edges)) + 300 * 2**20
 
 
 def keep_inner(labels: NDArray[np.uint32], block: Block) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:

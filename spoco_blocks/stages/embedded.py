@@ -41,7 +41,9 @@ class Embedded:
         Coordinates count from the box, not from the volume: position / scale in float32 would lose the embedding's
         digits at the far end of a large volume. `to_volume` and `to_box` carry means from one frame to the other.
         """
-        foreground = open_source(self.foreground).read(box) > self.threshold * 255
+        probability = open_source(self.foreground).read(box)
+        # A threshold of 0 means that there is no background, whatever was rounded down.
+        foreground = probability > self.threshold * 255 if self.threshold else np.ones(probability.shape, np.bool_)
         embeddings = open_source(self.embeddings).read(box).astype(np.float32)
         if self.coordinate_scale is not None:
             for axis, (extent, scale) in enumerate(zip(box.shape, self.coordinate_scale, strict=True)):

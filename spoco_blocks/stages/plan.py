@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,8 @@ class Plan:
         Offsets of the affinities that the network predicts; empty = none.
     neighbours : int
         How many of them are direct neighbours.
-    clustering_kind : str
-        Method that the model recommends.
-    foreground_threshold : float
-        Threshold that it does.
+    clustering_kind, foreground_threshold : str, float
+        Method and threshold that the model recommends.
     checkpoint : str
         The model's file.
     weights : str
@@ -142,7 +140,9 @@ def run_plan(job: PlanJob, layout: Layout) -> Manifest:
     path = Path(job.checkpoint) if job.checkpoint else layout.model(job.model).checkpoint
     checkpoint = load_checkpoint(path)
     inputs = {"labels": labels.digest, "weights": weights_digest(checkpoint, ema=job.weights == "g")}
-    watch = Stopwatch("plan", digest("plan", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    use = [checkpoint.clustering_kind, checkpoint.foreground_threshold, checkpoint.coordinate_scale_nm]
+    made = {"network": asdict(checkpoint.plan), "use": use}
+    watch = Stopwatch("plan", digest("plan", VERSION, job.model_dump(mode="json"), inputs, made), inputs)
     check_fits(checkpoint, labels.result, path)
     plan = make_plan(job, labels.result, checkpoint, path)
     create_stores(plan, results)

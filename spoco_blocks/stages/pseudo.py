@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -43,8 +44,15 @@ def start_from_teacher(job: TrainJob, training: Training, layout: Layout) -> Non
     if job.teaching is None or not job.teaching.continue_training:
         return
     checkpoint = load_checkpoint(layout.model(job.teaching.teacher).checkpoint)
-    training.f.load_state_dict(checkpoint.weights)
-    training.g.load_state_dict(checkpoint.weights_ema)
+    training.start_from(checkpoint.weights, checkpoint.weights_ema)
+
+
+def without_pseudo_labels(part: Part) -> Part:
+    """Give a training volume as its annotations alone say: what judges a model is not what its teacher made."""
+    supervision = replace(part.volume.supervision, pseudo=None)
+    anchors = {number: voxels for number, voxels in part.volume.anchors.items() if number >= 0}
+    volume = replace(part.volume, supervision=supervision, anchors=anchors, _tiles=OrderedDict(), _bytes=0)
+    return replace(part, volume=volume)
 
 
 def _with_pseudo_labels(part: Part, results: PseudoResults, *, shell: bool) -> Part:
@@ -59,8 +67,12 @@ def _with_pseudo_labels(part: Part, results: PseudoResults, *, shell: bool) -> P
     table = pq.read_table(results.anchors).to_pydict()
     positions = np.stack([np.array(table[axis], np.int64) for axis in "zyx"], 1).reshape(-1, 3)
     owner = np.array(table["id"], np.int64)
+    if part.volume.images is not None:  # the networks segment all images, crops come from the chosen ones only
+        chosen = np.isin(positions[:, 0], part.volume.images)
+        positions, owner = positions[chosen], owner[chosen]
     # Negative, because the keys of annotated objects are the user's ids.
-    anchors = {-int(i): positions[owner == i] for i in np.unique(owner)}
+    frame = part.volume.resampling
+    anchors = {-int(i): frame.positions(positions[owner == i]) for i in np.unique(owner)}
     volume = replace(
         part.volume, supervision=replace(supervision, pseudo=pseudo), anchors=part.volume.anchors | anchors
     )

@@ -20,7 +20,7 @@ from spoco_blocks.learn.validation import Validation
 from spoco_blocks.settings.jobs import TrainJob, digest
 from spoco_blocks.settings.training import TrainingSettings
 from spoco_blocks.stages.parts import model_voxel_size, prepare
-from spoco_blocks.stages.pseudo import read_teaching
+from spoco_blocks.stages.pseudo import read_teaching, without_pseudo_labels
 from spoco_blocks.stages.train_loop import TrainingRun, spacing
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,8 @@ def make_validation(training: Training, open_parts: Callable[[], list[Part]]) ->
     settings, stride = training.settings, training.f.plan.stride
     every = settings.validate_every or spacing(settings.iterations)
     batch = settings.batch * training.group.world
-    validation = Validation(open_parts(), training.patch, stride, every, batch)
+    parts = [without_pseudo_labels(part) for part in open_parts()]
+    validation = Validation(parts, training.patch, stride, every, batch)
     if validation.selects:
         chosen = f"the network that is best by {validation.criterion} is kept"
     else:

@@ -12,6 +12,8 @@ from spoco_blocks.kernels.downsample import downsample_mean, downsample_mode
 from spoco_blocks.volumes.instances import read_ids
 from spoco_blocks.volumes.protocol import Volume, VolumeMeta, Voxels
 
+SLAB_VOXELS = 2**23
+
 
 @dataclass(frozen=True)
 class Downscaled:
@@ -70,6 +72,13 @@ class Downscaled:
             triple(a * f for a, f in zip(box.start, self.factor, strict=True)),
             triple(b * f for b, f in zip(box.stop, self.factor, strict=True)),
         ).intersection(Box.of_shape(self.source.meta.shape))
+        # In slabs: what is stored is finer by the product of the factors.
+        rows = max(1, SLAB_VOXELS // (self.factor[0] * stored.shape[1] * stored.shape[2])) * self.factor[0]
+        (z0, y0, x0), (z1, y1, x1) = stored.start, stored.stop
+        slabs = [self._coarse(Box((z, y0, x0), (min(z + rows, z1), y1, x1))) for z in range(z0, z1, rows)]
+        return np.concatenate(slabs, -3)
+
+    def _coarse(self, stored: Box) -> Voxels:
         if self.ids:
             return downsample_mode(read_ids(self.source, stored), self.factor)
         voxels = self.source.read(stored)

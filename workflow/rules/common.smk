@@ -158,7 +158,12 @@ def annotation_content(wildcards):
     return (
         "fixed"
         if example_data()
-        else fingerprint(*(volume.labels.uri for volume in job.training), job.truth.uri)
+        else fingerprint(
+            *(volume.labels.uri for volume in job.training),
+            *(source.uri for volume in job.training for source in volume.labels.also),
+            job.truth.uri,
+            job.truth.ignore.uri if job.truth.ignore else None,
+        )
     )
 
 

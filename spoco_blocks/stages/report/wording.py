@@ -78,6 +78,7 @@ CURVES = {
     "consistency": ("Consistency", "Agreement of two views of unlabelled voxels"),
     "regulariser": ("Regulariser", "Keeps embeddings short"),
     "foreground": ("Foreground", "Objects against known background"),
+    "affinity": ("Affinities", "Which voxels belong together, around annotated objects"),
     "validation_mean_iou": ("Validation: overlap", "Mean IoU of annotated objects that training never saw"),
     "validation_recall": ("Validation: recall", "Annotated objects found with an IoU above 0.5"),
     "validation_over_segmentation": ("Validation: pieces", "Segments inside an annotated object; 1 is right"),
@@ -97,7 +98,7 @@ CURVES = {
 NOT_SHOWN = ("gradient_norm_", "iterations_per_second", "waiting", "lost")
 """Beginnings of columns that are for those who look into the table."""
 
-TERMS = ("pull", "push", "unlabelled_push", "dice", "consistency", "regulariser", "foreground")
+TERMS = ("pull", "push", "unlabelled_push", "dice", "consistency", "regulariser", "foreground", "affinity")
 """Columns that are terms of the loss, weighted: their sum is the loss."""
 
 STAGES = {
