@@ -34,7 +34,7 @@ def add_pseudo_labels(job: TrainJob, parts: list[Part], layout: Layout) -> list[
         return parts
     teacher = layout.model(job.teaching.teacher)
     return [
-        _with_pseudo_labels(part, teacher.pseudo(volume.volume), shell=job.teaching.shell)
+        with_pseudo_labels(part, teacher.pseudo(volume.volume), shell=job.teaching.shell)
         for volume, part in zip(job.volumes, parts, strict=True)
     ]
 
@@ -55,7 +55,8 @@ def without_pseudo_labels(part: Part) -> Part:
     return replace(part, volume=volume)
 
 
-def _with_pseudo_labels(part: Part, results: PseudoResults, *, shell: bool) -> Part:
+def with_pseudo_labels(part: Part, results: PseudoResults, *, shell: bool) -> Part:
+    """Give a training volume with pseudo-labels, from which crops come like from annotated objects."""
     start, stop = Manifest.read(results.manifest).result["part"]
     supervision = part.volume.supervision
     pseudo = PseudoLabels(

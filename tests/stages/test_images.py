@@ -7,18 +7,20 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from image_folders import write_cityscapes, write_cvppp
 
 from spoco_blocks.engine.executors import Execution
-from spoco_blocks.engine.layout import Layout
+from spoco_blocks.engine.layout import Layout, PseudoResults
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import SettingsError, VolumeError
 from spoco_blocks.grid import Box
 from spoco_blocks.kernels.contingency import contingency
 from spoco_blocks.kernels.scores import scores
+from spoco_blocks.learn.places import read_place
 from spoco_blocks.settings import jobs, parse_settings
 from spoco_blocks.settings.images import Images
 from spoco_blocks.settings.reading import load_settings
@@ -27,6 +29,7 @@ from spoco_blocks.stages.evaluate import in_words, run_evaluate
 from spoco_blocks.stages.labels import run_labels
 from spoco_blocks.stages.parts import open_part
 from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.pseudo import with_pseudo_labels, without_pseudo_labels
 from spoco_blocks.volumes import create_zarr, open_volume
 
 EXAMPLES = Path(__file__).parents[2] / "config/examples"
@@ -80,6 +83,38 @@ def test_only_chosen_images_are_learnt_from(plants, tmp_path, images, expected):
     boxes = [part.volume.draw((1, 32, 32), centred, rng, part.training) for centred in (0, 0.5, 1) for _ in range(40)]
     assert {box.start[0] for box in boxes} == set(expected)
     assert all(box.shape == (1, 32, 32) and part.training.contains(box) for box in boxes)
+
+
+@pytest.mark.parametrize("voxels", [64 * 80, 10**6])
+def test_judged_by_chosen_images_only(plants, tmp_path, voxels):
+    folder, _ = plants
+    tree = configuration(folder, images={"start": 1, "step": 2})
+    manifest, _ = indexed(tree, tmp_path)
+    part = open_part(jobs.labels_job(parse_settings(tree), "plants"), manifest, Layout(tmp_path), (1.0, 1.0, 1.0))
+    place = read_place(part, voxels, (1, 4, 4))
+    assert place.planar
+    taken = [1, 3, 5] if voxels > 3 * 64 * 80 else [1]
+    whole = [part.volume.read(Box((n, 0, 0), (n + 1, 64, 80))) for n in taken]
+    np.testing.assert_array_equal(place.raw, np.concatenate([raw for raw, _ in whole], 1))
+    np.testing.assert_array_equal(place.labels, np.concatenate([known for _, known in whole]))
+
+
+def test_pseudo_objects_of_other_images_are_not_learnt_from(plants, tmp_path):
+    folder, _ = plants
+    tree = configuration(folder, images={"step": 2})
+    manifest, _ = indexed(tree, tmp_path)
+    part = open_part(jobs.labels_job(parse_settings(tree), "plants"), manifest, Layout(tmp_path), (1.0, 1.0, 1.0))
+    pseudo = PseudoResults(tmp_path / "pseudo")
+    pseudo.root.mkdir()
+    for uri in (pseudo.labels, pseudo.background):
+        create_zarr(str(uri), shape=SHAPE, dtype="uint32", chunk_shape=(1, 64, 80), voxel_size_nm=(1, 1, 1))
+    found = {"id": [1, 1, 2, 3], "z": [2, 3, 3, 4], "y": [9, 9, 9, 9], "x": [8, 8, 8, 8]}
+    pq.write_table(pa.table(found), pseudo.anchors)
+    Manifest("agree", "a", result={"part": [[0, 0, 0], list(SHAPE)]}).write(pseudo.manifest)
+    taught = with_pseudo_labels(part, pseudo, shell=False)
+    assert {n: v.tolist() for n, v in taught.volume.anchors.items() if n < 0} == {-1: [[2, 9, 8]], -3: [[4, 9, 8]]}
+    assert without_pseudo_labels(taught).volume.anchors.keys() == part.volume.anchors.keys()
+    assert without_pseudo_labels(taught).volume.supervision.pseudo is None
 
 
 def test_channels_are_normalised_each_for_itself_and_padding_has_no_loss(plants, tmp_path):
