@@ -53,15 +53,16 @@ def test_labels_differ_in_fraction_and_seed_only():
     assert derived.models[full.model].training == settings.models["m"].training.model_copy(update={"seed": 4})
 
 
-def test_pull_and_push_alone_differs_in_three_weights():
+def test_pull_and_push_alone_leaves_everything_else_out():
     settings = configured(fractions=[0.1], seeds=[0])
     derived = curve_settings(settings)
     full, plain = (derived.models[run.model] for run in curve_runs(settings))
     dumped = [model.model_dump() for model in (full, plain)]
     losses = [model["training"].pop("loss") for model in dumped]
+    assert (dumped[0].pop("network")["affinities"], dumped[1].pop("network")["affinities"]) == (True, False)
     assert dumped[0] == dumped[1]
     changed = {key: losses[1][key] for key in losses[0] if losses[0][key] != losses[1][key]}
-    assert changed == {"dice": 0.0, "consistency": 0.0, "unlabelled_push": 0.0}
+    assert changed == {"dice": 0.0, "consistency": 0.0, "unlabelled_push": 0.0, "affinity": 0.0}
 
 
 def test_what_the_user_named_is_as_before():

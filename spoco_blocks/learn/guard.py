@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
 from spoco_blocks.errors import TrainingError
 
 IN_A_ROW = 5
@@ -75,3 +78,13 @@ class Guard:
     def state(self) -> dict[str, Any]:
         """Give what a continued run needs."""
         return asdict(self)
+
+
+def module_norms(network: nn.Module) -> dict[str, Tensor]:
+    """Give the length of the gradient of each top-level module that has one."""
+    norms = {}
+    for name, module in network.named_children():
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        if gradients:
+            norms[name] = get_total_norm(gradients)
+    return norms

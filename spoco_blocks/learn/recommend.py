@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spoco_blocks.clustering import METHODS
 from spoco_blocks.kernels.contingency import merge_tables
@@ -14,7 +13,6 @@ from spoco_blocks.kernels.sparse_scores import sparse_scores
 from spoco_blocks.learn.losses import BACKGROUND
 from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, tabulate
-from spoco_blocks.learn.predict import Prediction
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.7, 0.85)
 # What is taken where nothing speaks against it: another choice has to be better by more than noise.
@@ -22,8 +20,6 @@ DEFAULT_KIND, DEFAULT_THRESHOLD, NOISE = "modes", 0.3, 0.02
 # Modes need the embedding of an object to be about one point; trained on compact objects this ends below 0.05, on
 # neurites and tissue above 0.5.
 SPREAD = 0.2
-# The pull margin of the paper.
-REACH = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,8 @@ def recommend(
     network: EmbeddingNetwork,
     places: Sequence[Place],
     scale: tuple[float, float, float] | None,
+    *,
+    pull: float,
     device: str = "cpu",
 ) -> Recommendation:
     """Choose the method by how far objects spread in embedding space, the threshold by trying.
@@ -62,19 +60,22 @@ def recommend(
         What is known; places without an annotated object tell about background only.
     scale : tuple of float or None
         Voxels over which position adds 1 to the embedding.
+    pull : float
+        What the pull term ended at, unweighted.
     device : str
         Where the network is.
 
     Notes
     -----
-    The method is not chosen by trying: where the embeddings of neurites are no points, the annotated ones, which the
-    network has seen, still are found well by them. Unlabelled objects count neither for nor against. Each place is
-    predicted once and clustered five times.
+    The method is not chosen by trying, nor by the spread on these places: the network has seen them, and finds the
+    annotated neurites well by embeddings that are no points elsewhere. The pull of training is that of warped and
+    changed views. Unlabelled objects count neither for nor against. Each place is predicted once and clustered five
+    times.
     """
     if not any(len(annotated(place)) for place in places):
         return Recommendation()
     predicted = [predict_place(network, place, scale, device) for place in places]
-    kind, found = suited(predicted, places, network.plan), []
+    kind, found = suited(pull, network.plan), []
     for threshold in THRESHOLDS:
         tables, empty, known = [], 0, 0
         for number, (place, prediction) in enumerate(zip(places, predicted, strict=True)):
@@ -88,17 +89,6 @@ def recommend(
     return max(found, key=lambda pair: pair[0])[1]
 
 
-def suited(predicted: Sequence[Prediction], places: Sequence[Place], plan: NetworkPlan) -> str:
-    """Name the method that suits how far the annotated objects of some places spread."""
-    spreads = np.concatenate([spread(prediction, place) for prediction, place in zip(predicted, places, strict=True)])
-    return "mutex" if plan.offsets and len(spreads) and spreads.mean() > SPREAD else DEFAULT_KIND
-
-
-def spread(predicted: Prediction, place: Place) -> NDArray[np.float64]:
-    """Give for each annotated object how far its voxels lie beyond `REACH` of their mean: mean square, (k,)."""
-    found = []
-    for number in annotated(place):
-        voxels = predicted.embeddings[:, place.labels == number].astype(np.float64)
-        apart = np.linalg.norm(voxels - voxels.mean(1, keepdims=True), axis=0)
-        found.append(float((np.maximum(0, apart - REACH) ** 2).mean()))
-    return np.array(found, np.float64)
+def suited(pull: float, plan: NetworkPlan) -> str:
+    """Name the method that suits how far objects spread in embedding space: mutex where they are no points."""
+    return "mutex" if plan.offsets and pull > SPREAD else DEFAULT_KIND

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from spoco_blocks.grid import Triple
 from spoco_blocks.learn.distributed import Group
-from spoco_blocks.learn.guard import Guard
+from spoco_blocks.learn.guard import Guard, module_norms
 from spoco_blocks.learn.intensity_views import change_intensity
 from spoco_blocks.learn.loader import Batch
 from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan, isotropic_axes
@@ -64,6 +64,8 @@ class Training:
         The network, and its moving average, which predicts.
     iteration : int
         Steps taken.
+    pull : float
+        Running mean of the pull term: how far the embeddings of single objects spread.
 
     Notes
     -----
@@ -106,6 +108,7 @@ class Training:
         self.precision = precision or self.group.agree(choose_precision(settings.precision, self.f, shape, device))
         self.scaler = torch.amp.GradScaler(device, init_scale=FIRST_SCALE, enabled=self.precision == "float16")
         self.guard, self.iteration, self._finite, self._loss_finite = Guard(), 0, True, True
+        self.pull = 0.0
         self._forward = {id(n): torch.compile(n) if settings.compile else n for n in (self.f, self.g)}
         self._good = self._copy()
 
@@ -141,6 +144,9 @@ class Training:
         if self._finite:
             self._average()
             self.guard.fine()
+            # Over about fifty steps; without the weight that it has in the loss.
+            weight = self.settings.loss.pull
+            self.pull += 0.02 * (values.get("pull", self.pull * weight) / weight - self.pull) if weight else 0.0
         else:
             torch._foreach_copy_(buffers, before)
             self._lose(values)
@@ -166,12 +172,13 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "guard": self.guard.state(),
             "precision": self.precision,
+            "pull": self.pull,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken."""
         self._restore(state)
-        self.iteration, self.guard = state["iteration"], Guard(**state["guard"])
+        self.iteration, self.guard, self.pull = state["iteration"], Guard(**state["guard"]), state["pull"]
         self.scaler.load_state_dict(state["scaler"])
         self._good = self._copy()
 
@@ -237,7 +244,7 @@ class Training:
             self.scaler.unscale_(self.optimizer)
         norms = {"gradient_norm": get_total_norm(gradients).to(self.device)}
         if self.iteration % NORMS_EVERY == 0:
-            norms |= {f"gradient_norm_{name}": value for name, value in self._module_norms().items()}
+            norms |= {f"gradient_norm_{name}": value for name, value in module_norms(self.f).items()}
         named = {**{name: value.detach() for name, value in terms.items()}, **norms}
         numbers = torch.cat([shared, torch.stack(list(named.values()))]).tolist()
         total, busy, *heard = numbers[: len(shared)]
@@ -258,14 +265,6 @@ class Training:
             for parameter in parameters:
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         return [parameter.grad for parameter in parameters if parameter.grad is not None]
-
-    def _module_norms(self) -> dict[str, Tensor]:
-        norms = {}
-        for name, module in self.f.named_children():
-            gradients = [p.grad for p in module.parameters() if p.grad is not None]
-            if gradients:
-                norms[name] = get_total_norm(gradients)
-        return norms
 
     def _set_rates(self) -> None:
         part, momentum = one_cycle(self.iteration, self.settings.iterations)

@@ -91,7 +91,7 @@ class Validation:
         tables, foreground, voxels = [], 0, 0
         scale, device, precision = training.objective.coordinate_scale, training.device, training.precision
         predictions = [predict_place(network, place, scale, device, precision) for place in self.places]
-        method = METHODS[suited(predictions, self.places, network.plan)]()
+        method = METHODS[suited(training.pull, network.plan)]()
         for number, (place, predicted) in enumerate(zip(self.places, predictions, strict=True)):
             mask = predicted.foreground > THRESHOLD
             segments = cluster_place(predicted, place, network.plan, method, mask)

@@ -138,7 +138,8 @@ class TrainingRun:
         network = copy.deepcopy(self.training.g)
         network.load_state_dict(self.weights["g"])
         training = self.training
-        advice = recommend(network.eval(), self.validation.known, training.objective.coordinate_scale, training.device)
+        scale, device = training.objective.coordinate_scale, training.device
+        advice = recommend(network.eval(), self.validation.known, scale, pull=training.pull, device=device)
         log.info("recommended: %s, foreground above %g", advice.kind, advice.foreground_threshold)
         return advice
 

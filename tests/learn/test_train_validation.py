@@ -17,7 +17,7 @@ from spoco_blocks.kernels.scores import scores
 from spoco_blocks.kernels.sparse_scores import sparse_scores
 from spoco_blocks.learn.losses import BACKGROUND
 from spoco_blocks.learn.places import Place, central_box, cluster_place, predict_place, tabulate
-from spoco_blocks.learn.recommend import NOISE, THRESHOLDS, Recommendation, recommend, spread
+from spoco_blocks.learn.recommend import NOISE, THRESHOLDS, Recommendation, recommend, suited
 from spoco_blocks.learn.validation import THRESHOLD, Validation, validation_voxels
 
 STRIDE = (2, 2, 2)
@@ -167,7 +167,7 @@ def test_collapse_is_told_from_what_is_so(folder):
 def test_recommended_is_what_scores_best(folder, trained):
     (place,) = judged(folder, annotated=6).known
     network, scale = trained.g.eval(), trained.objective.coordinate_scale
-    advice, predicted = recommend(network, [place], scale), predict_place(network, place, scale)
+    advice, predicted = recommend(network, [place], scale, pull=0.0), predict_place(network, place, scale)
     found = {}
     for threshold in THRESHOLDS:
         mask = predicted.foreground > threshold
@@ -180,27 +180,31 @@ def test_recommended_is_what_scores_best(folder, trained):
 
 def test_mutex_is_recommended_where_objects_are_no_points(folder, trained):
     (place,) = judged(folder, annotated=6).known
-    network, scale = copy.deepcopy(trained.g).eval(), trained.objective.coordinate_scale
-    for factor, kind in ((0.0, "modes"), (30.0, "mutex")):
-        with torch.no_grad():
-            network.head.weight[: PLAN.embedding_channels] = trained.g.head.weight[: PLAN.embedding_channels] * factor
-        # Without coordinates a factor of 0 makes every object one point.
-        assert recommend(network, [place], None).kind == kind
-    voxels = predict_place(network, place, scale).embeddings[:, place.labels == 1].T
-    apart = [max(0.0, np.linalg.norm(v - voxels.mean(0)) - 0.5) ** 2 for v in voxels]
-    assert spread(predict_place(network, place, scale), place)[0] == pytest.approx(np.mean(apart), rel=1e-4)
+    network = trained.g.eval()
+    assert recommend(network, [place], None, pull=0.01).kind == "modes"
+    assert recommend(network, [place], None, pull=0.5).kind == "mutex"
+    assert suited(0.5, replace(network.plan, offsets=())) == "modes"
+
+
+def test_the_running_pull_follows_the_term(folder):
+    run = training(60)
+    rows = steps(run, loader(folder), 60)
+    expected = 0.0
+    for row in rows:
+        expected += 0.02 * (row.get("pull", expected) - expected)
+    assert run.pull == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_eager_foreground_gets_a_higher_threshold(folder, trained):
     (place,) = judged(folder, annotated=6).known
     eager, scale = copy.deepcopy(trained.g).eval(), trained.objective.coordinate_scale
-    before = recommend(eager, [place], scale).foreground_threshold
+    before = recommend(eager, [place], scale, pull=0.0).foreground_threshold
     with torch.no_grad():
         eager.head.bias[PLAN.embedding_channels] += 3.0
-    assert recommend(eager, [place], scale).foreground_threshold > before
+    assert recommend(eager, [place], scale, pull=0.0).foreground_threshold > before
 
 
 def test_nothing_annotated_gives_the_defaults(folder, trained):
     (place,) = judged(folder, annotated=6).known
     unknown = replace(place, labels=np.zeros_like(place.labels))
-    assert recommend(trained.g.eval(), [unknown], None) == Recommendation("modes", 0.3, 0.0)
+    assert recommend(trained.g.eval(), [unknown], None, pull=1.0) == Recommendation("modes", 0.3, 0.0)

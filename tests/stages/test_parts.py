@@ -107,8 +107,10 @@ def labels_of(tree, tmp_path, **settings):
 
 
 def test_partial_objects_have_a_margin_and_no_shell(folder, tmp_path):
-    part, _ = labels_of(folder[1], tmp_path, partial=True, partial_margin_voxels=3)
-    assert (part.volume.supervision.shell, part.volume.supervision.margin) == ((0, 0, 0), (3, 3, 3))
+    part, _ = labels_of(folder[1], tmp_path, partial=True, partial_margin_voxels=12)
+    assert (part.volume.supervision.shell, part.volume.supervision.margin) == ((0, 0, 0), (12, 12, 12))
+    narrow, _ = labels_of(folder[1], tmp_path / "narrow", partial=True, partial_margin_voxels=3)
+    assert narrow.volume.supervision.margin == (9, 9, 9)  # as far as the affinity head compares
     known = part.volume.read(part.training)[1]
     assert (known == IGNORE).any()
     assert not (known == BACKGROUND).any()
