@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spoco_blocks.clustering import METHODS
 from spoco_blocks.kernels.contingency import merge_tables
@@ -13,6 +14,7 @@ from spoco_blocks.kernels.sparse_scores import sparse_scores
 from spoco_blocks.learn.losses import BACKGROUND
 from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, tabulate
+from spoco_blocks.learn.supervision import near
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.7, 0.85)
 # What is taken where little speaks against it. The network is surer of objects that it has learnt than of others: they
@@ -21,6 +23,8 @@ DEFAULT_KIND, DEFAULT_THRESHOLD, NOISE = "modes", 0.3, 0.1
 # Modes need the embedding of an object to be about one point; trained on compact objects this ends below 0.05, on
 # neurites and tissue above 0.5.
 SPREAD = 0.2
+# Voxels; more than a shell.
+FAR = 4
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def recommend(
     for threshold in THRESHOLDS:
         tables, empty, known = [], 0, 0
         for number, (place, prediction) in enumerate(zip(places, predicted, strict=True)):
-            mask, background = prediction.foreground > threshold, place.labels == BACKGROUND
+            mask, background = prediction.foreground > threshold, far_background(place)
             segments = cluster_place(prediction, place, network.plan, METHODS[kind](), mask)
             tables.append(tabulate(place, segments, number))
             empty += int(np.count_nonzero(background & ~mask))
@@ -88,6 +92,12 @@ def recommend(
         score = sparse_scores(*merge_tables(tables)).mean_iou * (empty / known if known else 1.0)
         found.append((score + NOISE * (threshold == DEFAULT_THRESHOLD), Recommendation(kind, threshold, score)))
     return max(found, key=lambda pair: pair[0])[1]
+
+
+def far_background(place: Place) -> NDArray[np.bool_]:
+    """Tell where known background is away from annotated objects: nearby it is part of their IoU already."""
+    close = near(place.labels > 0, (0 if place.planar else FAR, FAR, FAR))
+    return np.asarray((place.labels == BACKGROUND) & ~close)
 
 
 def suited(pull: float, plan: NetworkPlan) -> str:
