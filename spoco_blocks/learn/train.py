@@ -18,7 +18,7 @@ from spoco_blocks.learn.intensity_views import change_intensity
 from spoco_blocks.learn.loader import Batch
 from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan, isotropic_axes
 from spoco_blocks.learn.objective import Objective
-from spoco_blocks.learn.precision import autocast, choose_precision
+from spoco_blocks.learn.precision import autocast, choose_precision, memory_format
 from spoco_blocks.learn.schedule import one_cycle
 from spoco_blocks.learn.seeds import Purpose, generator
 from spoco_blocks.learn.views import warp
@@ -92,9 +92,10 @@ class Training:
             torch.manual_seed(settings.seed)
             network = EmbeddingNetwork(plan)
         network.activation_checkpointing = settings.activation_checkpointing
-        channels_last = device == "cuda" if settings.channels_last == "auto" else settings.channels_last
-        self._format = torch.channels_last_3d if channels_last else torch.contiguous_format
-        network = network.to(device, memory_format=self._format)  # type: ignore[call-overload]
+        network, shape = network.to(device), (settings.batch, plan.in_channels, *patch)
+        self.precision = precision or self.group.agree(choose_precision(settings.precision, network, shape, device))
+        self._format = memory_format(settings.channels_last, device, self.precision)
+        network = network.to(memory_format=self._format)  # type: ignore[call-overload]
         self.f: Any = self.group.synchronised(network, device)
         self.g: Any = copy.deepcopy(self.f).requires_grad_(False)
         for module in self.g.modules():
@@ -104,8 +105,6 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             self.f.parameters(), lr=settings.learning_rate, weight_decay=1e-4, fused=True
         )
-        shape = (settings.batch, plan.in_channels, *patch)
-        self.precision = precision or self.group.agree(choose_precision(settings.precision, self.f, shape, device))
         self.scaler = torch.amp.GradScaler(device, init_scale=FIRST_SCALE, enabled=self.precision == "float16")
         self.guard, self.iteration, self._finite, self._loss_finite = Guard(), 0, True, True
         self.pull = 0.0

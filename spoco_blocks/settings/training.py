@@ -36,7 +36,8 @@ class TrainingSettings(Section):
     object_patch_fraction: Fraction = 0.8
     """Fraction of patches centred on an annotated object, the rest anywhere in the region."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto = bfloat16 on a GPU that has it, else float16; on a CPU float32 and bfloat16 are timed at the start."""
+    """auto = bfloat16 on a GPU that has it, else float16; on a CPU float32 and bfloat16 are timed at the start,
+    the latter only for patches of at least 8 voxels along z and at most 4096 in a plane: in others libraries fail."""
     validate_every: Count | None = None
     """Iterations between two validations; null = ten in a run, fewer where they would take a tenth of its time."""
     patience: Count | None = None
@@ -48,7 +49,7 @@ class TrainingSettings(Section):
     workers: Literal["auto"] | CountOrZero = "auto"
     """Processes per GPU that read ahead; auto = one less than processors, up to 8; none on two or fewer."""
     channels_last: Literal["auto"] | bool = "auto"
-    """Memory layout of the network with the channels of a voxel side by side; auto = on a GPU only."""
+    """Memory layout of the network with the channels of a voxel side by side; auto = on a GPU, or in bfloat16."""
     compile: bool = False
     """Compile the network first: minutes at the start, quicker steps on a GPU."""
     activation_checkpointing: bool = False
