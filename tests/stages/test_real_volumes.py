@@ -7,6 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from scipy.stats import mode
+from skimage.measure import block_reduce
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
@@ -25,13 +27,21 @@ def moved(settings: Settings, folder: Path) -> Settings:
     return Settings.model_validate_json(settings.model_dump_json().replace('"uri":"data/', f'"uri":"{folder}/'))
 
 
+def most_frequent(ids: np.ndarray, factor: tuple[int, ...]) -> np.ndarray:
+    """Give the most frequent id of each window; the smallest of equals."""
+    return block_reduce(ids, factor, lambda windows, axis: mode(windows.reshape(*windows.shape[:3], -1), axis=-1).mode)
+
+
 def counted(folder: Path, labels: LabelSettings) -> tuple[int, int]:
     """Count all objects, and those that are large enough, straight from the file."""
     name, dataset = labels.uri.removeprefix("data/").split("/")
-    stop = (labels.region and labels.region.stop_voxels) or (None,) * 3
     with h5py.File(folder / name) as file:
-        array = file[dataset][tuple(slice(end) for end in stop)]
-    images = array if labels.axes == "nyx" else [array]
+        array = file[dataset][()]
+    if labels.downscale:
+        array = most_frequent(array, labels.downscale)
+    stop = (labels.region and labels.region.stop_voxels) or (None,) * 3
+    array = array[tuple(slice(end) for end in stop)]
+    images = array[:: labels.images.step] if labels.images else [array]
     sizes = np.concatenate([np.unique(image[image > 0], return_counts=True)[1] for image in images])
     return len(sizes), int((sizes >= labels.min_voxels).sum())
 
