@@ -39,6 +39,8 @@ class Context:
         Modes of the embedding's density, in the coordinates of the array that is clustered.
     affinities : Affinities or None
         Of the array that is clustered; None when the network predicts none, or the method needs none.
+    smallest_voxels : int or None
+        Size of small objects of the volume: labels of half of it are pieces of others.
     seed : int
         Seed of every draw that is left to the method.
     """
@@ -46,4 +48,5 @@ class Context:
     gradient_threshold: float | None = None
     modes: NDArray[np.float32] | None = None
     affinities: Affinities | None = None
+    smallest_voxels: int | None = None
     seed: int = 0

@@ -15,7 +15,7 @@ from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.resume import save_atomically
 
 FORMAT = "spoco_blocks checkpoint"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Checkpoint:
         Method that suits the annotated objects; see `recommend`.
     foreground_threshold : float
         Probability of foreground that does.
+    smallest_voxels : int
+        Size of a small object, in voxels of the model: the tenth percentile of the annotated ones.
     iterations : int
         Optimiser steps taken.
     settings : dict
@@ -52,6 +54,7 @@ class Checkpoint:
     coordinate_scale_nm: float | None
     clustering_kind: str
     foreground_threshold: float
+    smallest_voxels: int
     iterations: int
     settings: dict[str, Any]
     weights: dict[str, Tensor]

@@ -90,7 +90,12 @@ def predict_place(
 
 
 def cluster_place(
-    predicted: Prediction, place: Place, plan: NetworkPlan, method: Method, mask: NDArray[np.bool_]
+    predicted: Prediction,
+    place: Place,
+    plan: NetworkPlan,
+    method: Method,
+    mask: NDArray[np.bool_],
+    smallest_voxels: int | None = None,
 ) -> NDArray[np.uint32]:
     """Segment a prediction, independent images one by one: (z, y, x)."""
     offsets = np.array(plan.offsets, np.int64).reshape(-1, 3)
@@ -98,7 +103,8 @@ def cluster_place(
     parts = [slice(z, z + 1) for z in range(len(mask))] if place.planar else [slice(None)]
     segments = np.zeros(mask.shape, np.uint32)
     for part in parts:
-        context = Context(affinities=Affinities(values[:, part], offsets, plan.neighbours) if plan.offsets else None)
+        affinities = Affinities(values[:, part], offsets, plan.neighbours) if plan.offsets else None
+        context = Context(affinities=affinities, smallest_voxels=smallest_voxels)
         found = segment(method, predicted.embeddings[:, part], mask[part], context)
         segments[part] = np.where(found > 0, found + segments.max(), 0)
     return segments

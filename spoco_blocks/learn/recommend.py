@@ -16,10 +16,11 @@ from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, tabulate
 from spoco_blocks.learn.supervision import near
 
-THRESHOLDS = (0.2, 0.3, 0.5, 0.7, 0.85)
-# What is taken where little speaks against it. The network is surer of objects that it has learnt than of others: they
-# alone would ask for too high a threshold (on the demo for 0.7, which loses faint nuclei that were not annotated).
-DEFAULT_KIND, DEFAULT_THRESHOLD, NOISE = "modes", 0.3, 0.1
+THRESHOLDS = (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.85)
+DEFAULT_KIND, DEFAULT_THRESHOLD = "modes", 0.3
+# The lowest threshold that reaches this part of the best score is taken: the network is surer of the objects that it has
+# learnt than of others, which a threshold that suits the learnt ones would make too small, or lose.
+ENOUGH = 0.93
 # Modes need the embedding of an object to be about one point; trained on compact objects this ends below 0.05, on
 # neurites and tissue above 0.5.
 SPREAD = 0.2
@@ -53,6 +54,7 @@ def recommend(
     scale: tuple[float, float, float] | None,
     *,
     pull: float,
+    smallest_voxels: int | None = None,
     device: str = "cpu",
 ) -> Recommendation:
     """Choose the method by how far objects spread in embedding space, the threshold by trying.
@@ -67,6 +69,8 @@ def recommend(
         Voxels over which position adds 1 to the embedding.
     pull : float
         What the pull term ended at, unweighted.
+    smallest_voxels : int or None
+        Size of a small object.
     device : str
         Where the network is.
 
@@ -74,8 +78,8 @@ def recommend(
     -----
     The method is not chosen by trying, nor by the spread on these places: the network has seen them, and finds the
     annotated neurites well by embeddings that are no points elsewhere. The pull of training is that of warped and
-    changed views. Unlabelled objects count neither for nor against. Each place is predicted once and clustered five
-    times.
+    changed views. Unlabelled objects count neither for nor against. Each place is predicted once and clustered once
+    for each threshold.
     """
     if not any(len(annotated(place)) for place in places):
         return Recommendation()
@@ -85,13 +89,14 @@ def recommend(
         tables, empty, known = [], 0, 0
         for number, (place, prediction) in enumerate(zip(places, predicted, strict=True)):
             mask, background = prediction.foreground > threshold, far_background(place)
-            segments = cluster_place(prediction, place, network.plan, METHODS[kind](), mask)
+            segments = cluster_place(prediction, place, network.plan, METHODS[kind](), mask, smallest_voxels)
             tables.append(tabulate(place, segments, number))
             empty += int(np.count_nonzero(background & ~mask))
             known += int(np.count_nonzero(background))
         score = sparse_scores(*merge_tables(tables)).mean_iou * (empty / known if known else 1.0)
-        found.append((score + NOISE * (threshold == DEFAULT_THRESHOLD), Recommendation(kind, threshold, score)))
-    return max(found, key=lambda pair: pair[0])[1]
+        found.append(Recommendation(kind, threshold, score))
+    best = max(advice.score for advice in found)
+    return next(advice for advice in found if advice.score >= ENOUGH * best)
 
 
 def far_background(place: Place) -> NDArray[np.bool_]:
@@ -101,5 +106,9 @@ def far_background(place: Place) -> NDArray[np.bool_]:
 
 
 def suited(pull: float, plan: NetworkPlan) -> str:
-    """Name the method that suits how far objects spread in embedding space: mutex where they are no points."""
-    return "mutex" if plan.offsets and pull > SPREAD else DEFAULT_KIND
+    """Name the method that suits: mutex where objects are no points in embedding space, and for 2D data.
+
+    In 2D affinities reach from the middle of an object to its neighbour, and tell touching objects apart more surely.
+    """
+    flat = all(offset[0] == 0 for offset in plan.offsets)
+    return "mutex" if plan.offsets and (flat or pull > SPREAD) else DEFAULT_KIND

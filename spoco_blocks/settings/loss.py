@@ -34,8 +34,8 @@ class LossSettings(Section):
     """Weight: length of the objects' means."""
     foreground: NotNegative = 1.0
     """Weight: foreground head on annotated objects and known background."""
-    affinity: NotNegative = 1.0
-    """Weight: affinities around annotated objects."""
+    affinity: NotNegative = 5.0
+    """Weight: affinities around annotated objects. Large, because the other terms would outweigh where objects end."""
     push_radius: NotNegative | None = None
     """Objects farther apart than this (nm) are not pushed; null = all pairs in a patch are."""
     consistency_anchors: Count = 12

@@ -62,14 +62,15 @@ class ClusterBlock:
     channels: int
     fragments: Source
     affinities: StoredAffinities | None
+    smallest_voxels: int
 
     def __call__(self, block: Block) -> Tables:
         """Cluster one block."""
         _, calibration = open_calibration(self.results, self.identity)
         embeddings, foreground = self.source.read(block.outer)
         context = Context() if calibration is None else calibration.context(block.outer, self.source)
-        if self.affinities is not None:
-            context = replace(context, affinities=self.affinities(block.outer))
+        affinities = None if self.affinities is None else self.affinities(block.outer)
+        context = replace(context, affinities=affinities, smallest_voxels=self.smallest_voxels)
         labels, inner = keep_inner(self.method(embeddings, foreground, context), block)
         open_source(self.fragments).write(block.inner, inner)
         return measure(labels, inner, embeddings, block, self.source)
@@ -182,6 +183,7 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
         channels=plan.channels,
         fragments=Source(uri=str(results.fragments)),
         affinities=affinities,
+        smallest_voxels=plan.smallest_voxels,
     )
     blocks = Blocks(plan.cluster_grid, results.ledger("cluster"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)

@@ -29,11 +29,13 @@ from spoco_blocks.settings.sections import LabelSettings
 from spoco_blocks.stages.sources import check_volume
 from spoco_blocks.volumes import Volume, read_instances
 
-VERSION = 1
+VERSION = 2
 EDGE = 128
 SAMPLED_VOXELS = 2_000_000
 ANCHORS_PER_OBJECT = 8
 OBJECTS_FOR_VALIDATION = 10
+# Quantile of the annotated objects' sizes that counts as small.
+SMALL = 0.1
 # Voxels; a thinner part would hold no object whole.
 THINNEST_PART = 16
 
@@ -184,6 +186,7 @@ def _write_objects(
     return {
         "objects": len(kept),
         "annotated": int(kept.sum()),
+        "small_object_voxels": float(np.quantile(objects["voxels"][kept], SMALL)),
         "object_length_nm": float(np.median(extent_nm.max(1))),
         "region": [region.start, region.stop],
         "training": [training.start, training.stop],

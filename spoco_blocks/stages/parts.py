@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,12 @@ def prepare(
 def model_voxel_size(job: TrainJob, sources: list[Manifest]) -> Sizes:
     """Give the voxel size in nm that a model is trained at: as set, or that of its first volume."""
     return triple_of_floats(job.voxel_size_nm or sources[0].result["voxel_size_nm"])
+
+
+def smallest_object(sources: list[Manifest], voxel_size_nm: Sizes) -> int:
+    """Give the size of a small annotated object in voxels of the model; of several volumes, where it is least."""
+    volumes = [float(s.result["small_object_voxels"] * prod(s.result["voxel_size_nm"])) for s in sources]
+    return max(1, round(float(min(volumes)) / prod(voxel_size_nm)))
 
 
 def open_parts(job: TrainJob, layout: Layout) -> list[Part]:

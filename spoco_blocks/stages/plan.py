@@ -23,7 +23,7 @@ from spoco_blocks.stages.block_shapes import CHUNK_EDGE, block_edge, divisor_up_
 from spoco_blocks.stages.check import VOXEL_SIZE_TOLERANCE
 from spoco_blocks.volumes import Volume, create_ome_zarr, create_zarr, open_volume
 
-VERSION = 2
+VERSION = 3
 REGION_EDGE = 64
 
 
@@ -57,6 +57,8 @@ class Plan:
         How many of them are direct neighbours.
     clustering_kind, foreground_threshold : str, float
         Method and threshold that the model recommends.
+    smallest_voxels : int
+        Size of a small object among those that the model learnt from.
     checkpoint : str
         The model's file.
     weights : str
@@ -82,6 +84,7 @@ class Plan:
     neighbours: int
     clustering_kind: str
     foreground_threshold: float
+    smallest_voxels: int
     checkpoint: str
     weights: str
     levels: int
@@ -140,8 +143,8 @@ def run_plan(job: PlanJob, layout: Layout) -> Manifest:
     path = Path(job.checkpoint) if job.checkpoint else layout.model(job.model).checkpoint
     checkpoint = load_checkpoint(path)
     inputs = {"labels": labels.digest, "weights": weights_digest(checkpoint, ema=job.weights == "g")}
-    use = [checkpoint.clustering_kind, checkpoint.foreground_threshold, checkpoint.coordinate_scale_nm]
-    made = {"network": asdict(checkpoint.plan), "use": use}
+    use = ("clustering_kind", "foreground_threshold", "smallest_voxels", "coordinate_scale_nm")
+    made = {"network": asdict(checkpoint.plan), "use": [getattr(checkpoint, name) for name in use]}
     watch = Stopwatch("plan", digest("plan", VERSION, job.model_dump(mode="json"), inputs, made), inputs)
     check_fits(checkpoint, labels.result, path)
     plan = make_plan(job, labels.result, checkpoint, path)
@@ -220,6 +223,7 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
         neighbours=checkpoint.plan.neighbours,
         clustering_kind=checkpoint.clustering_kind,
         foreground_threshold=checkpoint.foreground_threshold,
+        smallest_voxels=checkpoint.smallest_voxels,
         checkpoint=str(path),
         weights=job.weights,
         levels=len(factors) + 1,

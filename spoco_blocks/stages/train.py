@@ -19,13 +19,13 @@ from spoco_blocks.learn.train import Training
 from spoco_blocks.learn.validation import Validation
 from spoco_blocks.settings.jobs import TrainJob, digest
 from spoco_blocks.settings.training import TrainingSettings
-from spoco_blocks.stages.parts import model_voxel_size, prepare
+from spoco_blocks.stages.parts import model_voxel_size, prepare, smallest_object
 from spoco_blocks.stages.pseudo import read_teaching, without_pseudo_labels
 from spoco_blocks.stages.train_loop import TrainingRun, spacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 
 
 def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest | None:
@@ -138,7 +138,8 @@ def finish(
     assert run.validation is not None
     kept = selection.iteration or training.iteration
     weights = {name: {key: t.cpu() for key, t in state.items()} for name, state in run.weights.items()}
-    advice = run.recommend()
+    smallest = smallest_object(sources, model_voxel_size(job, sources))
+    advice = run.recommend(smallest)
     checkpoint = Checkpoint(
         plan=training.f.plan,
         voxel_size_nm=model_voxel_size(job, sources),
@@ -146,6 +147,7 @@ def finish(
         coordinate_scale_nm=scale_nm,
         clustering_kind=advice.kind,
         foreground_threshold=advice.foreground_threshold,
+        smallest_voxels=smallest,
         iterations=kept,
         settings=job.model_dump(mode="json"),
         weights=weights["f"],
@@ -159,6 +161,7 @@ def finish(
         "stride": training.f.plan.stride,
         "coordinate_scale_nm": scale_nm,
         "object_length_nm": length_nm,
+        "smallest_voxels": smallest,
         "precision": training.precision,
         "device": training.device,
         "processes": training.group.world,

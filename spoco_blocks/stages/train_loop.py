@@ -132,14 +132,20 @@ class TrainingRun:
             )
         return found
 
-    def recommend(self) -> Recommendation:
-        """Say what the network that is kept is best used with."""
+    def recommend(self, smallest_voxels: int) -> Recommendation:
+        """Say what the network that is kept is best used with, where small objects have so many voxels."""
         assert self.validation is not None
         network = copy.deepcopy(self.training.g)
         network.load_state_dict(self.weights["g"])
         training = self.training
-        scale, device = training.objective.coordinate_scale, training.device
-        advice = recommend(network.eval(), self.validation.known, scale, pull=training.pull, device=device)
+        advice = recommend(
+            network.eval(),
+            self.validation.known,
+            training.objective.coordinate_scale,
+            pull=training.pull,
+            smallest_voxels=smallest_voxels,
+            device=training.device,
+        )
         log.info("recommended: %s, foreground above %g", advice.kind, advice.foreground_threshold)
         return advice
 

@@ -180,8 +180,8 @@ def segmented(folder: Path, segments: np.ndarray) -> Layout:
         origin=(0, 0, 0),
         shape=SHAPE, block_shape=(1, 32, 80), network_halo=(0, 8, 8), stride=(1, 4, 4), cluster_halo=(0, 8, 8),
         region_shape=(1, 64, 64), voxel_size_nm=(1, 1, 1), coordinate_scale=None, planar=True, channels=4,
-        offsets=(), neighbours=0, clustering_kind="modes", foreground_threshold=0.3, checkpoint="", weights="g",
-        levels=1, factors=(),
+        offsets=(), neighbours=0, clustering_kind="modes", foreground_threshold=0.3, smallest_voxels=60, checkpoint="",
+        weights="g", levels=1, factors=(),
     )  # fmt: skip
     Manifest("plan", "p", result={"plan": plan.__dict__}).write(results.manifest("plan"))
     Manifest("relabel", "r").write(results.manifest("relabel", 0))
