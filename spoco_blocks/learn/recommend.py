@@ -16,11 +16,11 @@ from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, tabulate
 from spoco_blocks.learn.supervision import near
 
-THRESHOLDS = (0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.85)
+THRESHOLDS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)
 DEFAULT_KIND, DEFAULT_THRESHOLD = "modes", 0.3
 # The lowest threshold that reaches this part of the best score is taken: the network is surer of the objects that it has
 # learnt than of others, which a threshold that suits the learnt ones would make too small, or lose.
-ENOUGH = 0.93
+ENOUGH = 0.87
 # Modes need the embedding of an object to be about one point; trained on compact objects this ends below 0.05, on
 # neurites and tissue above 0.5.
 SPREAD = 0.2
@@ -108,7 +108,7 @@ def far_background(place: Place) -> NDArray[np.bool_]:
 def suited(pull: float, plan: NetworkPlan) -> str:
     """Name the method that suits: mutex where objects are no points in embedding space, and for 2D data.
 
-    In 2D affinities reach from the middle of an object to its neighbour, and tell touching objects apart more surely.
+    In 2D blended embeddings between two objects are a large part of both; affinities say more surely where they end.
     """
     flat = all(offset[0] == 0 for offset in plan.offsets)
     return "mutex" if plan.offsets and (flat or pull > SPREAD) else DEFAULT_KIND

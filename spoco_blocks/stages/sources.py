@@ -7,7 +7,7 @@ from math import ceil
 
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Box, Triple, triple
-from spoco_blocks.learn.network import plan_offsets
+from spoco_blocks.learn.network import REACHES
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import LabelsJob
 from spoco_blocks.settings.sections import LabelSettings, Region, Source, TruthSettings
@@ -172,7 +172,6 @@ def margin_voxels(labels: LabelSettings, voxel_size_nm: LengthsNm, planar: bool)
     if not labels.partial:
         return 0, 0, 0
     z, y, x = voxel_size_nm
-    # Nothing that the affinity head compares may reach across the margin, which is counted in face steps.
-    longest = max(sum(map(abs, offset)) for offset in plan_offsets((3, 3, 3), planar))
-    length = max(labels.partial_margin_voxels, longest) * (min(y, x) if planar else min(z, y, x))
+    # Nothing that the affinity head compares may reach across the margin.
+    length = max(labels.partial_margin_voxels, *REACHES) * (min(y, x) if planar else min(z, y, x))
     return 0 if planar else ceil(length / z), ceil(length / y), ceil(length / x)

@@ -71,7 +71,7 @@ def test_changes_reach_every_model_and_its_labels():
     )
     assert "labels" not in result["volumes"]["neurites_test"]
     training = result["models"]["neurites"]["training"]
-    assert (training["seed"], training["loss"]) == (7, {"push_radius": 200, "affinity": 5, "push": 0.0})
+    assert (training["seed"], training["loss"]) == (7, {"push_radius": 200, "push": 0.0})
     assert tree == learning.configuration("neurites")
 
 

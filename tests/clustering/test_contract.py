@@ -107,3 +107,17 @@ def test_small_pieces_go_to_the_nearest_larger_one():
     assert filled[0, 0, 4] == 0
     assert fill(labels, foreground, 0) is labels
     assert fill(np.zeros_like(labels), foreground, 2).max() == 0
+
+
+@pytest.mark.parametrize(("settings", "smallest", "kept"), [
+    (Mutex(), None, {72}), (Mutex(), 40, {72, 24}), (Mutex(), 60, {72}), (Mutex(min_voxels=10), 60, {72, 24}),
+])  # fmt: skip
+def test_pieces_are_small_by_the_size_of_annotated_objects(settings, smallest, kept):
+    """Two slabs 12 voxels apart, one of 72 and one of 24 voxels."""
+    truth = np.zeros((1, 24, 24), np.uint32)
+    truth[0, 2:8, 2:14], truth[0, 20:22, 2:14] = 1, 2
+    offsets = np.array([(0, 1, 0), (0, 0, 1)])
+    values = np.full((2, *truth.shape), 255, np.uint8)
+    given = Context(affinities=Affinities(values, offsets, 2), smallest_voxels=smallest)
+    labels = settings(np.zeros((3, *truth.shape), np.float32), truth > 0, given)
+    assert set(np.bincount(labels.ravel())[1:]) == kept
