@@ -8,7 +8,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
+LOW_PERCENTILE, HIGH_PERCENTILE, HIGHEST_PERCENTILE = 1.0, 99.0, 99.8
+# Where few voxels are bright, they are the objects: the bright end is at least this part of the way to the highest.
+LEAST_PART = 1 / 3
+
+
+def intensity_range(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the dark and the bright end of each channel.
+
+    Parameters
+    ----------
+    values : ndarray, shape (c, n)
+        Intensities of each channel.
+
+    Returns
+    -------
+    low, high : ndarray of float64, shape (c,)
+        The ends.
+
+    Notes
+    -----
+    A bright speck of some thousandths of the volume must not squeeze everything else into a small part of the range,
+    where noise of training drowns it; nor may sparse objects lie far outside of the range.
+    """
+    low, high, highest = np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE, HIGHEST_PERCENTILE], axis=1)
+    return low, np.maximum(high, low + LEAST_PART * (highest - low))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.errors import LabelsError, VolumeError
 from spoco_blocks.grid import Block, BlockGrid, Box, triple
-from spoco_blocks.learn.intensity import HIGH_PERCENTILE, LOW_PERCENTILE
+from spoco_blocks.learn.intensity import HIGHEST_PERCENTILE, LOW_PERCENTILE, intensity_range
 from spoco_blocks.settings.jobs import LabelsJob, digest
 from spoco_blocks.settings.sections import LabelSettings
 from spoco_blocks.stages.sources import check_volume
@@ -111,11 +111,11 @@ def run_labels(job: LabelsJob, results: VolumeResults, execution: Execution, con
     run(ScanBlock(job, max(1, prod(raw.meta.shape) // SAMPLED_VOXELS)), blocks, execution)
     records = list(Records(results.ledger, blocks.record_identity, len(grid)))
     intensities = np.concatenate([record["intensities"] for record in records], 1).astype(np.float64)
-    low, high = np.percentile(intensities, [LOW_PERCENTILE, HIGH_PERCENTILE], axis=1)
+    low, high = intensity_range(intensities)
     if (high <= low).any():
         raise VolumeError(
-            f"{raw.uri} is constant: its {LOW_PERCENTILE} % and {HIGH_PERCENTILE} % intensity percentiles are both "
-            f"{low.tolist()}; expected an image."
+            f"{raw.uri} is constant: from its {LOW_PERCENTILE} % to its {HIGHEST_PERCENTILE} % percentile all intensities "
+            f"are {low.tolist()}; expected an image."
         )
     result: dict[str, Any] = {
         "job": job.model_dump(mode="json"),
