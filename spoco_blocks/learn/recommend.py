@@ -18,8 +18,8 @@ from spoco_blocks.learn.supervision import near
 
 THRESHOLDS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85)
 DEFAULT_KIND, DEFAULT_THRESHOLD = "modes", 0.3
-# The lowest threshold that reaches this part of the best score is taken: the network is surer of the objects that it has
-# learnt than of others, which a threshold that suits the learnt ones would make too small, or lose.
+# The lowest threshold that reaches this part of the best score is taken: the network is surer of the objects that it
+# has learnt than of others, which a threshold that suits the learnt ones would make too small, or lose.
 ENOUGH = 0.87
 # Modes need the embedding of an object to be about one point; trained on compact objects this ends below 0.05, on
 # neurites and tissue above 0.5.

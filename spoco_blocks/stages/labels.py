@@ -114,8 +114,8 @@ def run_labels(job: LabelsJob, results: VolumeResults, execution: Execution, con
     low, high = intensity_range(intensities)
     if (high <= low).any():
         raise VolumeError(
-            f"{raw.uri} is constant: from its {LOW_PERCENTILE} % to its {HIGHEST_PERCENTILE} % percentile all intensities "
-            f"are {low.tolist()}; expected an image."
+            f"{raw.uri} is constant: from its {LOW_PERCENTILE} % to its {HIGHEST_PERCENTILE} % percentile all "
+            f"intensities are {low.tolist()}; expected an image."
         )
     result: dict[str, Any] = {
         "job": job.model_dump(mode="json"),
