@@ -17,6 +17,9 @@ from spoco_blocks.learn.losses import IGNORE, MIN_VOXELS
 from spoco_blocks.learn.network import NetworkPlan
 from spoco_blocks.learn.predict import Prediction, predict
 
+# At least, of one of several boxes.
+BOX_VOXELS = 64**3
+
 
 @dataclass(frozen=True, eq=False)
 class Place:
@@ -51,6 +54,25 @@ def central_box(box: Box, voxels: int, stride: Triple, planar: bool) -> Box:
         left /= shape[axis]
     start = triple(a + (extent - s) // 2 for a, extent, s in zip(box.start, box.shape, shape, strict=True))
     return Box(start, triple(a + s for a, s in zip(start, shape, strict=True)))
+
+
+def read_places(part: Part, voxels: int, stride: Triple) -> list[Place]:
+    """Read so many voxels of a part: all of it, or boxes around annotated objects that lie evenly in the list of them.
+
+    The middle of a large volume may well hold no annotated object.
+    """
+    box, anchors = part.training, part.volume.anchors
+    voxels_of = [anchors[number][len(anchors[number]) // 2] for number in sorted(anchors)]
+    middles = [voxel for voxel in voxels_of if ((voxel >= box.start) & (voxel < box.stop)).all()]
+    if box.size <= voxels or part.volume.raw.meta.independent_images or not middles:
+        return [read_place(part, voxels, stride)]
+    count = max(1, min(len(middles), voxels // BOX_VOXELS))
+    shape = np.array(central_box(box, voxels // count, stride, False).shape)
+    places = []
+    for number in np.linspace(0, len(middles) - 1, count).round().astype(int):
+        start = np.clip(middles[number] - shape // 2, box.start, np.array(box.stop) - shape)
+        places.append(Place(*part.volume.read(Box(triple(start), triple(start + shape))), planar=False))
+    return places
 
 
 def read_place(part: Part, voxels: int, stride: Triple) -> Place:

@@ -19,7 +19,7 @@ from spoco_blocks.kernels.sparse_scores import sparse_scores
 from spoco_blocks.learn.crops import Part, fit_patch
 from spoco_blocks.learn.loader import Batch, Loader
 from spoco_blocks.learn.losses import UNLABELLED
-from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, read_place, tabulate
+from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, read_places, tabulate
 from spoco_blocks.learn.precision import autocast
 from spoco_blocks.learn.recommend import suited
 from spoco_blocks.learn.seeds import Purpose, generator
@@ -29,7 +29,7 @@ from spoco_blocks.learn.train import Training
 OBJECTS_TO_SELECT_BY = 3
 VOXELS_AT_MOST = 1_000_000
 # Of the parts that train; they hold most of the annotated objects.
-RECOMMENDED_FROM = 400_000
+RECOMMENDED_FROM = 1_500_000
 THRESHOLD = 0.3
 # One crop for so many iterations between validations.
 ITERATIONS_PER_CROP, CROPS_AT_MOST = 12, 8
@@ -57,7 +57,7 @@ class Validation:
     prefix : str
         "validation", or "training" where no objects were spared.
     known : list of Place
-        The middle of each training part, for `recommend`.
+        What is known of each training part, for `recommend`.
     objects : int
         Annotated objects in the boxes.
     complete : bool
@@ -68,8 +68,9 @@ class Validation:
         spared = [replace(part, training=part.validation) for part in parts if _holds(part.validation, stride)]
         self.prefix = "validation" if spared else "training"
         budget = validation_voxels(patch, every, batch) // len(spared or parts)
-        self.places = [read_place(part, budget, stride) for part in spared or parts]
-        self.known = [read_place(part, RECOMMENDED_FROM // len(parts), stride) for part in parts]
+        self.places = [place for part in spared or parts for place in read_places(part, budget, stride)]
+        share = RECOMMENDED_FROM // len(parts)
+        self.known = [place for part in parts for place in read_places(part, share, stride)]
         self.objects = sum(len(annotated(place)) for place in self.places)
         self.complete = not any((place.labels == UNLABELLED).any() for place in self.places)
         self.crops = read_crops(spared, patch, stride, every) if spared else []

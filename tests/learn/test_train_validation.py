@@ -17,7 +17,7 @@ from spoco_blocks.kernels.scores import scores
 from spoco_blocks.kernels.sparse_scores import sparse_scores
 from spoco_blocks.learn.losses import BACKGROUND
 from spoco_blocks.learn.network import plan_network
-from spoco_blocks.learn.places import Place, central_box, cluster_place, predict_place, tabulate
+from spoco_blocks.learn.places import Place, central_box, cluster_place, predict_place, read_places, tabulate
 from spoco_blocks.learn.predict import Prediction
 from spoco_blocks.learn.recommend import ENOUGH, THRESHOLDS, Recommendation, recommend, suited
 from spoco_blocks.learn.validation import THRESHOLD, Validation, validation_voxels
@@ -223,3 +223,17 @@ def test_nothing_annotated_gives_the_defaults(folder, trained):
     (place,) = judged(folder, annotated=6).known
     unknown = replace(place, labels=np.zeros_like(place.labels))
     assert recommend(trained.g.eval(), [unknown], None, pull=1.0) == Recommendation("modes", 0.3, 0.0)
+
+
+def test_of_a_large_part_boxes_around_annotated_objects_are_read(folder, monkeypatch):
+    monkeypatch.setattr("spoco_blocks.learn.places.BOX_VOXELS", 12**3)
+    (part,) = open_balls(folder, annotated=3)
+    assert [place.labels.shape for place in read_places(part, 32**3, STRIDE)] == [(32, 32, 32)]
+    places = read_places(part, 3 * 12**3, STRIDE)
+    assert [place.labels.shape for place in places] == [(12, 12, 12)] * 3
+    for place, number in zip(places, sorted(part.volume.anchors), strict=True):
+        assert number in place.labels
+    (place,) = read_places(part, 12**3, STRIDE)
+    assert place.labels.max() > 0
+    nothing = replace(part, volume=replace(part.volume, anchors={}))
+    assert len(read_places(nothing, 2 * 12**3, STRIDE)) == 1
