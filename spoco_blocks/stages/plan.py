@@ -24,6 +24,7 @@ from spoco_blocks.stages.check import VOXEL_SIZE_TOLERANCE
 from spoco_blocks.volumes import Volume, create_ome_zarr, create_zarr, open_volume
 
 VERSION = 3
+SAID_BY_THE_MODEL = ("clustering_kind", "foreground_threshold", "smallest_voxels")
 REGION_EDGE = 64
 
 
@@ -55,10 +56,8 @@ class Plan:
         Offsets of the affinities that the network predicts; empty = none.
     neighbours : int
         How many of them are direct neighbours.
-    clustering_kind, foreground_threshold : str, float
-        Method and threshold that the model recommends.
-    smallest_voxels : int
-        Size of a small object among those that the model learnt from.
+    clustering_kind, foreground_threshold, smallest_voxels : str, float, int
+        Method, threshold and size of a small object, as the model says.
     checkpoint : str
         The model's file.
     weights : str
@@ -143,8 +142,8 @@ def run_plan(job: PlanJob, layout: Layout) -> Manifest:
     path = Path(job.checkpoint) if job.checkpoint else layout.model(job.model).checkpoint
     checkpoint = load_checkpoint(path)
     inputs = {"labels": labels.digest, "weights": weights_digest(checkpoint, ema=job.weights == "g")}
-    use = ("clustering_kind", "foreground_threshold", "smallest_voxels", "coordinate_scale_nm")
-    made = {"network": asdict(checkpoint.plan), "use": [getattr(checkpoint, name) for name in use]}
+    use = [getattr(checkpoint, name) for name in (*SAID_BY_THE_MODEL, "coordinate_scale_nm")]
+    made = {"network": asdict(checkpoint.plan), "use": use}
     watch = Stopwatch("plan", digest("plan", VERSION, job.model_dump(mode="json"), inputs, made), inputs)
     check_fits(checkpoint, labels.result, path)
     plan = make_plan(job, labels.result, checkpoint, path)
@@ -221,9 +220,7 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
         channels=checkpoint.plan.embedding_channels,
         offsets=checkpoint.plan.offsets,
         neighbours=checkpoint.plan.neighbours,
-        clustering_kind=checkpoint.clustering_kind,
-        foreground_threshold=checkpoint.foreground_threshold,
-        smallest_voxels=checkpoint.smallest_voxels,
+        **{name: getattr(checkpoint, name) for name in SAID_BY_THE_MODEL},
         checkpoint=str(path),
         weights=job.weights,
         levels=len(factors) + 1,
