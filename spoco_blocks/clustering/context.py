@@ -41,6 +41,8 @@ class Context:
         Of the array that is clustered; None when the network predicts none, or the method needs none.
     smallest_voxels : int or None
         Size of small objects of the volume: labels of half of it are pieces of others.
+    cut : tuple of (bool, bool)
+        Along z, y, x: whether the volume goes on before the array, and behind it, so that objects there are cut.
     seed : int
         Seed of every draw that is left to the method.
     """
@@ -49,4 +51,5 @@ class Context:
     modes: NDArray[np.float32] | None = None
     affinities: Affinities | None = None
     smallest_voxels: int | None = None
+    cut: tuple[tuple[bool, bool], ...] = ((False, False),) * 3
     seed: int = 0

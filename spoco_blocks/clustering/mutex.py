@@ -59,13 +59,23 @@ class Mutex:
             )
         affinities = context.affinities
         labels = mutex_watershed(affinities.values, affinities.offsets, affinities.neighbours, foreground)
-        least = self.min_voxels
-        if least is None:
-            least = PIECE_VOXELS if context.smallest_voxels is None else context.smallest_voxels // 2
-        kept = np.bincount(labels.reshape(-1)) >= max(1, least)
+        counts = np.bincount(labels.reshape(-1))
+        kept = counts >= self._least(context, counts, labels)
         kept[0] = False
         large = apply_lookup(labels, np.where(kept, np.cumsum(kept), 0).astype(np.uint32))
         return fill(large, foreground, self.max_fill_voxels)
+
+    def _least(self, context: Context, counts: NDArray[np.int64], labels: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """Give the voxels that a label needs to be an object; of an object that the array cuts, few need be in it."""
+        if self.min_voxels is not None or context.smallest_voxels is None:
+            return np.full(counts.shape, max(1, PIECE_VOXELS if self.min_voxels is None else self.min_voxels))
+        least = np.full(counts.shape, max(1, context.smallest_voxels // 2))
+        for axis, ends in enumerate(context.cut):
+            for plane, cut in zip((0, -1), ends, strict=True):
+                if cut:
+                    touching = np.take(labels, plane, axis)
+                    least[touching] = np.minimum(least[touching], PIECE_VOXELS)
+        return least
 
 
 def fill(labels: NDArray[np.uint32], foreground: NDArray[np.bool_], reach: int) -> NDArray[np.uint32]:

@@ -36,8 +36,8 @@ class Checkpoint:
         Method that suits the annotated objects; see `recommend`.
     foreground_threshold : float
         Probability of foreground that does.
-    smallest_voxels : int
-        Size of a small object, in voxels of the model: the tenth percentile of the annotated ones.
+    smallest_voxels : int or None
+        Size of a small object, in voxels of the model: the tenth percentile of the annotated ones. None = not known.
     iterations : int
         Optimiser steps taken.
     settings : dict
@@ -54,7 +54,7 @@ class Checkpoint:
     coordinate_scale_nm: float | None
     clustering_kind: str
     foreground_threshold: float
-    smallest_voxels: int
+    smallest_voxels: int | None
     iterations: int
     settings: dict[str, Any]
     weights: dict[str, Tensor]

@@ -37,12 +37,12 @@ def intensity_range(values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Maps a volume's robust intensity range to [-1, 3].
+    """Maps a volume's robust intensity range to [-1, 3]; what is brighter keeps its distances up to 11.
 
     Attributes
     ----------
     low, high : tuple of float
-        Intensities at the low and the high percentile, for each channel.
+        Intensities at the dark and the bright end, for each channel.
     """
 
     low: tuple[float, ...]
@@ -53,4 +53,4 @@ class Normalisation:
         channels = raw.astype(np.float32).reshape(len(self.low), *raw.shape[-3:])
         low = np.array(self.low, np.float32)[:, None, None, None]
         span = np.maximum(np.array(self.high, np.float32)[:, None, None, None] - low, 1e-6)
-        return np.asarray(np.clip((channels - low) / span * 4 - 1, -3, 8), np.float32)
+        return np.asarray(np.clip((channels - low) / span * 4 - 1, -3, 11), np.float32)

@@ -59,7 +59,8 @@ def central_box(box: Box, voxels: int, stride: Triple, planar: bool) -> Box:
 def read_places(part: Part, voxels: int, stride: Triple) -> list[Place]:
     """Read so many voxels of a part: all of it, or boxes around annotated objects that lie evenly in the list of them.
 
-    The middle of a large volume may well hold no annotated object.
+    The middle of a large volume may well hold no annotated object. It is read where no position of one is known, as in
+    parts that were spared for validation.
     """
     box, anchors = part.training, part.volume.anchors
     voxels_of = [anchors[number][len(anchors[number]) // 2] for number in sorted(anchors)]

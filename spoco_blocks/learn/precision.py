@@ -37,7 +37,13 @@ def memory_format(channels_last: Literal["auto"] | bool, device: str, precision:
     return torch.channels_last_3d if channels_last else torch.contiguous_format
 
 
-def choose_precision(setting: str, network: nn.Module, shape: tuple[int, int, *Triple], device: str) -> str:
+def choose_precision(
+    setting: str,
+    network: nn.Module,
+    shape: tuple[int, int, *Triple],
+    device: str,
+    channels_last: Literal["auto"] | bool = "auto",
+) -> str:
     """Give "float32", "bfloat16" or "float16".
 
     Parameters
@@ -50,6 +56,8 @@ def choose_precision(setting: str, network: nn.Module, shape: tuple[int, int, *T
         (n, c, z, y, x) of a batch.
     device : str
         "cpu" or "cuda".
+    channels_last : {"auto"} or bool
+        See `memory_format`.
 
     Raises
     ------
@@ -73,16 +81,21 @@ def choose_precision(setting: str, network: nn.Module, shape: tuple[int, int, *T
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     best = dict.fromkeys(("float32", "bfloat16"), (math.inf, [torch.zeros(0)]))
     for _ in range(4):  # in turn, since others may load the machine for a while
-        best = {name: min(least, _step(network, x, name), key=lambda step: step[0]) for name, least in best.items()}
+        best = {
+            name: min(least, _step(network, x, name, channels_last), key=lambda step: step[0])
+            for name, least in best.items()
+        }
     (wide, expected), (half, found) = best["float32"], best["bfloat16"]
     pairs = zip(expected, found, strict=True)
     alike = all(float(functional.cosine_similarity(a, b, dim=0)) > SAME_DIRECTION for a, b in pairs)
     return "bfloat16" if alike and half * CLEARLY_FASTER < wide else "float32"
 
 
-def _step(network: nn.Module, x: torch.Tensor, precision: str) -> tuple[float, list[torch.Tensor]]:
+def _step(
+    network: nn.Module, x: torch.Tensor, precision: str, channels_last: Literal["auto"] | bool
+) -> tuple[float, list[torch.Tensor]]:
     """Give the seconds that a step takes, and the gradient of each kernel as a vector."""
-    layout = memory_format("auto", "cpu", precision)
+    layout = memory_format(channels_last, "cpu", precision)
     network = copy.deepcopy(network).to(memory_format=layout)  # type: ignore[call-overload]
     x = x.contiguous(memory_format=layout)
     start = time.perf_counter()

@@ -96,6 +96,8 @@ def recommend(
         score = sparse_scores(*merge_tables(tables)).mean_iou * (empty / known if known else 1.0)
         found.append(Recommendation(kind, threshold, score))
     best = max(advice.score for advice in found)
+    if not best:
+        return Recommendation(kind)
     return next(advice for advice in found if advice.score >= ENOUGH * best)
 
 

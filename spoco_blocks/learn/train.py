@@ -93,8 +93,9 @@ class Training:
             network = EmbeddingNetwork(plan)
         network.activation_checkpointing = settings.activation_checkpointing
         network, shape = network.to(device), (settings.batch, plan.in_channels, *patch)
-        self.precision = precision or self.group.agree(choose_precision(settings.precision, network, shape, device))
-        self._format = memory_format(settings.channels_last, device, self.precision)
+        wanted, layout = precision or settings.precision, settings.channels_last
+        self.precision = self.group.agree(choose_precision(wanted, network, shape, device, layout))
+        self._format = memory_format(layout, device, self.precision)
         network = network.to(memory_format=self._format)  # type: ignore[call-overload]
         self.f: Any = self.group.synchronised(network, device)
         self.g: Any = copy.deepcopy(self.f).requires_grad_(False)

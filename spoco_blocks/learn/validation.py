@@ -51,6 +51,8 @@ class Validation:
         Iterations between validations.
     batch : int
         Patches per iteration, which with `every` decides how many voxels may be spent.
+    smallest_voxels : int or None
+        Size of a small object, as clustering is told.
 
     Attributes
     ----------
@@ -64,7 +66,16 @@ class Validation:
         Whether every voxel in the boxes is known, so that false segments can be told.
     """
 
-    def __init__(self, parts: list[Part], patch: Triple, stride: Triple, every: int, batch: int) -> None:
+    def __init__(
+        self,
+        parts: list[Part],
+        patch: Triple,
+        stride: Triple,
+        every: int,
+        batch: int,
+        smallest_voxels: int | None = None,
+    ) -> None:
+        self.smallest_voxels = smallest_voxels
         spared = [replace(part, training=part.validation) for part in parts if _holds(part.validation, stride)]
         self.prefix = "validation" if spared else "training"
         budget = validation_voxels(patch, every, batch) // len(spared or parts)
@@ -95,7 +106,7 @@ class Validation:
         method = METHODS[suited(training.pull, network.plan)]()
         for number, (place, predicted) in enumerate(zip(self.places, predictions, strict=True)):
             mask = predicted.foreground > THRESHOLD
-            segments = cluster_place(predicted, place, network.plan, method, mask)
+            segments = cluster_place(predicted, place, network.plan, method, mask, self.smallest_voxels)
             tables.append(tabulate(place, segments, number))
             foreground, voxels = foreground + int(mask.sum()), voxels + mask.size
         values = self.losses(training) | self.scores(tables) | {"foreground_fraction": foreground / voxels}

@@ -62,15 +62,17 @@ class ClusterBlock:
     channels: int
     fragments: Source
     affinities: StoredAffinities | None
-    smallest_voxels: int
+    smallest_voxels: int | None
 
     def __call__(self, block: Block) -> Tables:
         """Cluster one block."""
-        _, calibration = open_calibration(self.results, self.identity)
+        plan, calibration = open_calibration(self.results, self.identity)
         embeddings, foreground = self.source.read(block.outer)
         context = Context() if calibration is None else calibration.context(block.outer, self.source)
         affinities = None if self.affinities is None else self.affinities(block.outer)
-        context = replace(context, affinities=affinities, smallest_voxels=self.smallest_voxels)
+        shape, outer = plan.shape, block.outer
+        cut = tuple((a > 0, b < end) for a, b, end in zip(outer.start, outer.stop, shape, strict=True))
+        context = replace(context, affinities=affinities, smallest_voxels=self.smallest_voxels, cut=cut)
         labels, inner = keep_inner(self.method(embeddings, foreground, context), block)
         open_source(self.fragments).write(block.inner, inner)
         return measure(labels, inner, embeddings, block, self.source)

@@ -186,7 +186,7 @@ def _write_objects(
     return {
         "objects": len(kept),
         "annotated": int(kept.sum()),
-        "small_object_voxels": float(np.quantile(objects["voxels"][kept], SMALL)),
+        "small_object_voxels": None if labels.partial else float(np.quantile(objects["voxels"][kept], SMALL)),
         "object_length_nm": float(np.median(extent_nm.max(1))),
         "region": [region.start, region.stop],
         "training": [training.start, training.stop],

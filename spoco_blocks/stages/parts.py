@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -86,10 +85,19 @@ def model_voxel_size(job: TrainJob, sources: list[Manifest]) -> Sizes:
     return triple_of_floats(job.voxel_size_nm or sources[0].result["voxel_size_nm"])
 
 
-def smallest_object(sources: list[Manifest], voxel_size_nm: Sizes) -> int:
-    """Give the size of a small annotated object in voxels of the model; of several volumes, where it is least."""
-    volumes = [float(s.result["small_object_voxels"] * prod(s.result["voxel_size_nm"])) for s in sources]
-    return max(1, round(float(min(volumes)) / prod(voxel_size_nm)))
+def smallest_object(sources: list[Manifest], voxel_size_nm: Sizes) -> int | None:
+    """Give the size of a small annotated object in voxels of the model; None where objects are outlined in part.
+
+    Of several volumes it is the least. Across independent images nothing is resampled.
+    """
+    sizes = []
+    for found in (source.result for source in sources):
+        if found["small_object_voxels"] is None:
+            return None
+        stored, axes = triple_of_floats(found["voxel_size_nm"]), slice(1 if found["planar"] else 0, None)
+        ratio = np.array(stored[axes]) / np.array(voxel_size_nm[axes])
+        sizes.append(float(found["small_object_voxels"] * ratio.prod()))
+    return max(1, round(min(sizes)))
 
 
 def open_parts(job: TrainJob, layout: Layout) -> list[Part]:

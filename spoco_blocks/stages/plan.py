@@ -56,7 +56,7 @@ class Plan:
         Offsets of the affinities that the network predicts; empty = none.
     neighbours : int
         How many of them are direct neighbours.
-    clustering_kind, foreground_threshold, smallest_voxels : str, float, int
+    clustering_kind, foreground_threshold, smallest_voxels : str, float, int or None
         Method, threshold and size of a small object, as the model says.
     checkpoint : str
         The model's file.
@@ -83,7 +83,7 @@ class Plan:
     neighbours: int
     clustering_kind: str
     foreground_threshold: float
-    smallest_voxels: int
+    smallest_voxels: int | None
     checkpoint: str
     weights: str
     levels: int

@@ -55,6 +55,7 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest | None:
         check_processes(job.training.gpus, group)
         if group.rank:
             logging.getLogger("spoco_blocks").setLevel(logging.WARNING)
+        smallest = smallest_object(sources, model_voxel_size(job, sources))
         state = load_state(results.state, watch.identity)
         group.wait()
         training, scale_nm, length_nm, opened = prepare(
@@ -63,7 +64,7 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest | None:
         run = TrainingRun(
             training,
             make_loader(training, opened, threads),
-            make_validation(training, opened) if group.rank == 0 else None,
+            make_validation(training, opened, smallest) if group.rank == 0 else None,
             results,
             watch.identity,
         )
@@ -108,13 +109,15 @@ def make_loader(training: Training, open_parts: Callable[[], list[Part]], thread
     )
 
 
-def make_validation(training: Training, open_parts: Callable[[], list[Part]]) -> Validation:
+def make_validation(
+    training: Training, open_parts: Callable[[], list[Part]], smallest_voxels: int | None
+) -> Validation:
     """Read what training is judged by, and say what that decides."""
     settings, stride = training.settings, training.f.plan.stride
     every = settings.validate_every or spacing(settings.iterations)
     batch = settings.batch * training.group.world
     parts = [without_pseudo_labels(part) for part in open_parts()]
-    validation = Validation(parts, training.patch, stride, every, batch)
+    validation = Validation(parts, training.patch, stride, every, batch, smallest_voxels)
     if validation.selects:
         chosen = f"the network that is best by {validation.criterion} is kept"
     else:
@@ -138,8 +141,7 @@ def finish(
     assert run.validation is not None
     kept = selection.iteration or training.iteration
     weights = {name: {key: t.cpu() for key, t in state.items()} for name, state in run.weights.items()}
-    smallest = smallest_object(sources, model_voxel_size(job, sources))
-    advice = run.recommend(smallest)
+    smallest, advice = run.validation.smallest_voxels, run.recommend()
     checkpoint = Checkpoint(
         plan=training.f.plan,
         voxel_size_nm=model_voxel_size(job, sources),

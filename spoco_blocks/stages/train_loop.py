@@ -132,8 +132,8 @@ class TrainingRun:
             )
         return found
 
-    def recommend(self, smallest_voxels: int) -> Recommendation:
-        """Say what the network that is kept is best used with, where small objects have so many voxels."""
+    def recommend(self) -> Recommendation:
+        """Say what the network that is kept is best used with."""
         assert self.validation is not None
         network = copy.deepcopy(self.training.g)
         network.load_state_dict(self.weights["g"])
@@ -143,7 +143,7 @@ class TrainingRun:
             self.validation.known,
             training.objective.coordinate_scale,
             pull=training.pull,
-            smallest_voxels=smallest_voxels,
+            smallest_voxels=self.validation.smallest_voxels,
             device=training.device,
         )
         log.info("recommended: %s, foreground above %g", advice.kind, advice.foreground_threshold)

@@ -90,6 +90,18 @@ def test_every_configuration_is_compared_with_the_chain(runs, faked):
         assert len(others) == {"nuclei": 2, "nuclei_2d": 1}.get(name, 0)
 
 
+def test_a_curve_varies_what_it_says(runs, faked):
+    learning.curve(Report(), runs, "nuclei", (0.1, 0.3), (0, 1), (0.3,))
+    chain, *trained = faked
+    assert chain == learning.configuration("nuclei")
+    seen = [
+        (tree["volumes"]["demo"]["labels"]["keep_fraction"], tree["models"]["demo"]["training"]["seed"])
+        for tree in trained
+    ]
+    assert seen == [(0.1, 0), (0.1, 1), (0.3, 0), (0.3, 1), (0.3, 0), (0.3, 1)]
+    assert [tree["models"]["demo"]["pseudo_labels"] for tree in trained] == [{"rounds": 1}] * 4 + [{}] * 2
+
+
 def test_the_workflow_runs_in_a_folder_of_its_own(tmp_path):
     tree = ball_configuration(tmp_path)
     results = workflow.run_workflow(tmp_path / "run", tree, "results/check.json", data={"more": tmp_path})

@@ -121,3 +121,21 @@ def test_pieces_are_small_by_the_size_of_annotated_objects(settings, smallest, k
     given = Context(affinities=Affinities(values, offsets, 2), smallest_voxels=smallest)
     labels = settings(np.zeros((3, *truth.shape), np.float32), truth > 0, given)
     assert set(np.bincount(labels.ravel())[1:]) == kept
+
+
+def test_of_an_object_that_the_array_cuts_a_part_is_enough():
+    truth = np.zeros((1, 24, 24), np.uint32)
+    truth[0, 2:12, :6], truth[0, 2:12, 9:24] = 1, 2
+    offsets = np.array([(0, 1, 0), (0, 0, 1)])
+    affinities = Affinities(np.full((2, *truth.shape), 255, np.uint8), offsets, 2)
+
+    def kept(before: bool, behind: bool, smallest=200):
+        cut = ((False, False), (False, False), (before, behind))
+        given = Context(affinities=affinities, smallest_voxels=smallest, cut=cut)
+        labels = Mutex(max_fill_voxels=0)(np.zeros((3, *truth.shape), np.float32), truth > 0, given)
+        return sorted(np.bincount(labels.ravel())[1:].tolist())
+
+    assert kept(False, False) == [150]
+    assert kept(False, True) == [150]
+    assert kept(True, False) == [60, 150]
+    assert kept(True, True, smallest=400) == [60, 150]

@@ -27,7 +27,7 @@ def test_sparse_objects_stay_within_reach():
     low, high = intensity_range(values)
     np.testing.assert_allclose(high, low + (1080 - low) / 3, rtol=1e-6)
     normalised = Normalisation(tuple(low), tuple(high))(values.reshape(2, 10, 100, 100))
-    assert normalised.max() == pytest.approx(8)
+    assert normalised.max() == pytest.approx(11, abs=1e-3)  # where they end is not clipped
     assert np.median(normalised) < -0.5
 
 

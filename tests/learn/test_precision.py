@@ -18,8 +18,8 @@ def choose(monkeypatch, seconds, spoiled=False, shape=SHAPE):
     """Choose with given times of a step; the gradients are real, those in bfloat16 maybe spoiled."""
     step = precision._step
 
-    def timed(network, x, name):
-        _, gradients = step(network, x, name)
+    def timed(network, x, name, layout):
+        _, gradients = step(network, x, name, layout)
         if spoiled and name == "bfloat16":
             gradients[3] = torch.roll(gradients[3], 1)
         return seconds[name], gradients

@@ -225,6 +225,14 @@ def test_nothing_annotated_gives_the_defaults(folder, trained):
     assert recommend(trained.g.eval(), [unknown], None, pull=1.0) == Recommendation("modes", 0.3, 0.0)
 
 
+def test_where_nothing_is_found_the_threshold_is_the_usual_one(trained, monkeypatch):
+    place = Place(np.zeros((1, 24, 24, 24), np.float32), np.ones((24, 24, 24), np.int32), planar=False)
+    nothing = np.zeros((24, 24, 24), np.float32)
+    said = Prediction(np.zeros((4, 24, 24, 24), np.float32), nothing, np.zeros((9, 24, 24, 24), np.float32))
+    monkeypatch.setattr("spoco_blocks.learn.recommend.predict_place", lambda *_: said)
+    assert recommend(trained.g.eval(), [place], None, pull=1.0) == Recommendation("mutex", 0.3, 0.0)
+
+
 def test_of_a_large_part_boxes_around_annotated_objects_are_read(folder, monkeypatch):
     monkeypatch.setattr("spoco_blocks.learn.places.BOX_VOXELS", 12**3)
     (part,) = open_balls(folder, annotated=3)

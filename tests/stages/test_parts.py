@@ -13,6 +13,7 @@ from phantoms import ball_configuration, balls, store
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
+from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Box
 from spoco_blocks.learn.checkpoint import load_checkpoint
@@ -20,7 +21,7 @@ from spoco_blocks.learn.loader import Loader
 from spoco_blocks.learn.losses import BACKGROUND, IGNORE
 from spoco_blocks.settings import jobs, parse_settings
 from spoco_blocks.stages.labels import run_labels
-from spoco_blocks.stages.parts import open_parts
+from spoco_blocks.stages.parts import open_parts, smallest_object
 from spoco_blocks.stages.train import run_train
 
 
@@ -137,3 +138,18 @@ def test_two_annotators_make_one_index(folder, tmp_path):
     names = np.unique(pair[:, pair[1] > 0], axis=1)
     assert names.shape[1] == len(set(names[0])) == len(set(names[1])) == len(table["id"])
     np.testing.assert_array_equal(pair[0] > 0, pair[1] > 0)
+
+
+def test_small_objects_are_counted_in_voxels_of_the_model(folder, tmp_path):
+    _, layout = indexed(folder[1], tmp_path)
+    own, fine = (Manifest.read(layout.volume(name).manifest) for name in ("balls", "fine"))
+    table = pq.read_table(layout.volume("balls").objects).to_pydict()
+    sizes = [v for v, annotated in zip(table["voxels"], table["annotated"], strict=True) if annotated]
+    assert own.result["small_object_voxels"] == pytest.approx(np.quantile(sizes, 0.1))
+    expected = min(own.result["small_object_voxels"], fine.result["small_object_voxels"] / 4)
+    assert smallest_object([own, fine], (500.0, 500.0, 500.0)) == round(expected)
+    assert smallest_object([fine], (500.0, 250.0, 250.0)) == round(fine.result["small_object_voxels"])
+    images = Manifest("labels", "d", result=fine.result | {"planar": True})
+    assert smallest_object([images], (1.0, 250.0, 250.0)) == round(fine.result["small_object_voxels"])
+    outlined = Manifest("labels", "d", result=fine.result | {"small_object_voxels": None})
+    assert smallest_object([own, outlined], (500.0, 500.0, 500.0)) is None

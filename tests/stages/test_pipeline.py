@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from oracles import adjusted_rand_index
 
+from spoco_blocks.clustering import Mutex
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import GridError
@@ -144,3 +145,19 @@ def test_mutex_needs_a_halo_and_affinities(trained):
     blocks = {"shape_voxels": [16, 24, 20], "halo_voxels": 0}
     with pytest.raises(GridError, match="halo_voxels to at least 1"):
         trained.segment("mutex-no-halo", clustering={"kind": "mutex"}, blocks=blocks)
+
+
+def test_blocks_know_how_small_objects_are_and_where_they_are_cut(trained, monkeypatch):
+    seen = []
+    cluster = Mutex.__call__
+
+    def observed(self, embeddings, foreground, context=None):
+        seen.append((context.smallest_voxels, context.cut))
+        return cluster(self, embeddings, foreground, context)
+
+    monkeypatch.setattr(Mutex, "__call__", observed)
+    trained.segment("mutex-context", clustering={"kind": "mutex"}, blocks={"shape_voxels": [SHAPE[0], SHAPE[1], 16]})
+    checkpoint = load_checkpoint(trained.layout.model("balls").checkpoint)
+    assert {smallest for smallest, _ in seen} == {checkpoint.smallest_voxels}
+    first, *_, last = (cut for _, cut in seen)
+    assert (first, last) == (((False, False),) * 2 + ((False, True),), ((False, False),) * 2 + ((True, False),))

@@ -189,9 +189,11 @@ def test_what_it_cost_is_in_the_manifest(whole):
 
 def test_a_chosen_precision_is_not_chosen_again(work, monkeypatch):
     job = work.job("precise", iterations=4, precision="auto")
-    monkeypatch.setattr("spoco_blocks.learn.precision._time_step", lambda network, x, name: float(name == "float32"))
+    gradients = [torch.ones(2)]
+    slow, step = "float32", "spoco_blocks.learn.precision._step"
+    monkeypatch.setattr(step, lambda network, x, name, layout: (float(name == slow), gradients))
     assert run_train(job, work.layout, 1).result["precision"] == "bfloat16"
-    monkeypatch.setattr("spoco_blocks.learn.precision._time_step", lambda network, x, name: float(name != "float32"))
+    slow = "bfloat16"
     assert run_train(job, work.layout, 1).result["precision"] == "bfloat16"
 
 
