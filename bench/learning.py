@@ -184,7 +184,8 @@ def mean_of(scored: list[dict[str, Any]], *figures: str) -> float:
 
 def against_the_chain(report: Report, runs: Runs, name: str) -> None:
     """Check what is claimed with 30 % of the objects, and what with 10 %."""
-    scored, chain = curve(report, runs, name, FRACTIONS[name], SEEDS, (0.3,) if name in PUSH_RADIUS else ())
+    plain = (0.3,) if name in ABLATED else ()
+    scored, chain = curve(report, runs, name, FRACTIONS[name], SEEDS, plain)
     full = scored["full", 0.3]
     least = 0.15 if name == "neurites" else 0.0
     ahead = mean_of(full, "ap50") - chain["ap50"]
@@ -226,6 +227,6 @@ def run(quick: bool) -> Report:
             report.notes.append(f"{name} is left out: {', '.join(missing)} is not here.")
             continue
         against_the_chain(report, runs, name)
-        if name in PUSH_RADIUS:
+        if name in ABLATED:
             ablation(report, runs, name)
     return report

@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from spoco_blocks import __version__
 from spoco_blocks.engine.manifest import write_atomically
 from spoco_blocks.settings import jobs, parse_settings
 
@@ -56,9 +55,17 @@ def run_workflow(folder: Path, tree: Mapping[str, Any], *targets: str, data: Map
     return folder / "results"
 
 
+def code() -> str:
+    """Give a digest of the package's code: what other code gave is not what this code gives."""
+    files = sorted((ROOT / "spoco_blocks").rglob("*.py"))
+    return jobs.digest(*((path.relative_to(ROOT).as_posix(), path.read_text()) for path in files))
+
+
 @dataclass(frozen=True)
 class Runs:
     """What runs of the workflow gave, by configuration: an interrupted benchmark continues where it stopped.
+
+    Results of other code are run again.
 
     Attributes
     ----------
@@ -88,14 +95,14 @@ class Runs:
         SettingsError
             When the configuration is refused.
         """
-        key = jobs.digest(jobs.canonical(parse_settings(tree)), target, __version__)
+        key = jobs.digest(jobs.canonical(parse_settings(tree)), target, code())
         path = self.folder / "runs.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         if key not in known:
             print(f"{name} ...", file=sys.stderr, flush=True)
             folder = self.folder / key
             found = run_workflow(folder, tree, f"results/{target}", data=self.data) / target
-            known[key] = {"name": name, "version": __version__, "result": json.loads(found.read_text())}
+            known[key] = {"name": name, "code": code(), "result": json.loads(found.read_text())}
             write_atomically(path, json.dumps(known, indent=1) + "\n")
             shutil.rmtree(folder)
         result: dict[str, Any] = known[key]["result"]

@@ -14,7 +14,7 @@ class VolumeResults:
 
     @property
     def manifest(self) -> Path:
-        """Manifest of `labels`: intensity percentiles, counts, split."""
+        """Manifest of `labels`: intensity range, counts, split."""
         return self.root / "labels.json"
 
     @property

@@ -1,6 +1,6 @@
 """Stage `labels`: what a volume holds, once per volume.
 
-Robust intensity percentiles of the raw data, the table of labelled objects, which of them count as annotated, and a
+Robust intensity range of the raw data, the table of labelled objects, which of them count as annotated, and a
 spatial split into training and validation.
 """
 

@@ -197,7 +197,7 @@ def alarms(means: dict[str, float], pull_weight: float) -> list[str]:
     if "foreground" not in means:
         found.append(
             "No patch held known background, so the foreground was not learnt. Annotate some background, or keep "
-            "labels.shell_voxels above 0."
+            "labels.shell_voxels above 0; where there is no background at all, set foreground_threshold to 0."
         )
     if means.get("pull", 0.0) > 0.5 * pull_weight > 0:
         found.append("The embeddings of single objects stayed spread out (pull above 0.5): train longer.")

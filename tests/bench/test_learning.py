@@ -40,7 +40,7 @@ def faked(monkeypatch):
     return calls
 
 
-def test_what_was_run_is_not_run_again(runs, faked, tmp_path):
+def test_what_was_run_is_not_run_again(runs, faked, tmp_path, monkeypatch):
     tree = learning.configuration("nuclei")
     first = runs.result("a", tree, "scores.json")
     assert runs.result("b", tree, "scores.json") == first
@@ -48,6 +48,9 @@ def test_what_was_run_is_not_run_again(runs, faked, tmp_path):
     runs.result("c", learning.changed(tree, {}, 1), "scores.json")
     assert len(faked) == 2
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["runs.json"]
+    monkeypatch.setattr(workflow, "code", lambda: "of another day")
+    runs.result("a", tree, "scores.json")
+    assert len(faked) == 3
     with pytest.raises(SettingsError):
         runs.result("d", learning.changed(tree, {"model.training.loss.magic": 1}, 0), "scores.json")
 
