@@ -49,8 +49,8 @@ class Segmenting(Section):
     blocks: BlockSettings = BlockSettings()
     """How the volume is cut."""
     clustering: ClusteringSettings | None = None
-    """How voxels become fragments, `kind` names the method; null = mutex for 2D, else modes or mutex, whichever suits the
-    objects that the model learnt from."""
+    """How voxels become fragments, `kind` names the method; null = mutex for 2D, else modes or mutex, whichever suits
+    the objects that the model learnt from."""
     stitching: StitchingSettings = StitchingSettings()
     """How fragments become objects."""
 
