@@ -32,8 +32,8 @@ def test_loss_falls_and_the_run_repeats_itself(crops):
     assert rows == again
     assert same(first, second)
 
-    terms = ("pull", "push", "dice", "affinity")
-    totals = [sum(row[term] for term in terms) for row in rows if row.keys() >= set(terms)]
+    # Without push, which depends on how many objects a patch happens to hold.
+    totals = [row["pull"] + row["dice"] for row in rows if "dice" in row]
     assert np.mean(totals[-8:]) < 0.7 * np.mean(totals[:4])
     assert "consistency" not in rows[0]
     assert "consistency" in rows[-1]
