@@ -65,7 +65,7 @@ class Training:
     iteration : int
         Steps taken.
     pull : float
-        Running mean of the pull term: how far the embeddings of single objects spread.
+        Running mean of the pull term: how far the embeddings of single objects spread; infinite where nothing pulls.
 
     Notes
     -----
@@ -108,7 +108,7 @@ class Training:
         )
         self.scaler = torch.amp.GradScaler(device, init_scale=FIRST_SCALE, enabled=self.precision == "float16")
         self.guard, self.iteration, self._finite, self._loss_finite = Guard(), 0, True, True
-        self.pull = 0.0
+        self.pull = 0.0 if settings.loss.pull else float("inf")
         self._forward = {id(n): torch.compile(n) if settings.compile else n for n in (self.f, self.g)}
         self._good = self._copy()
 

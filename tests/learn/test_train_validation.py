@@ -21,6 +21,7 @@ from spoco_blocks.learn.places import Place, central_box, cluster_place, predict
 from spoco_blocks.learn.predict import Prediction
 from spoco_blocks.learn.recommend import ENOUGH, THRESHOLDS, Recommendation, recommend, suited
 from spoco_blocks.learn.validation import THRESHOLD, Validation, validation_voxels
+from spoco_blocks.settings.loss import LossSettings
 
 STRIDE = (2, 2, 2)
 
@@ -205,6 +206,9 @@ def test_the_running_pull_follows_the_term(folder):
     for row in rows:
         expected += 0.02 * (row.get("pull", expected) - expected)
     assert run.pull == pytest.approx(expected, rel=1e-5)
+    without = training(1, loss=LossSettings(pull=0.0))
+    steps(without, loader(folder), 1)
+    assert suited(without.pull, without.g.plan) == "mutex"
 
 
 def test_a_foreground_that_spills_gets_a_higher_threshold(trained, monkeypatch):
