@@ -6,7 +6,7 @@ from spoco_blocks.errors import SettingsError
 
 
 def require_positive(settings: object, *names: str, zero: bool = False, at_most: float = float("inf")) -> None:
-    """Check the range of some settings.
+    """Check the range of some settings; None is left to the data.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def require_positive(settings: object, *names: str, zero: bool = False, at_most:
     """
     for name in names:
         value = getattr(settings, name)
-        if not (0 <= value <= at_most) or (value == 0 and not zero):
+        if value is not None and (not (0 <= value <= at_most) or (value == 0 and not zero)):
             least = "0 or more" if zero else "more than 0"
             most = "" if at_most == float("inf") else f" and at most {at_most}"
             raise SettingsError(f"{name} must be {least}{most}; got {value}.")

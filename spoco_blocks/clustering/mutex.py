@@ -40,7 +40,7 @@ class Mutex:
     """Voxels farther than this from every larger piece become background."""
 
     def __post_init__(self) -> None:
-        require_positive(self, *["min_voxels"] * (self.min_voxels is not None), "max_fill_voxels", zero=True)
+        require_positive(self, "min_voxels", "max_fill_voxels", zero=True)
 
     def __call__(
         self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], context: Context | None = None
