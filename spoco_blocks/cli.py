@@ -50,16 +50,16 @@ def train(args: argparse.Namespace) -> None:
 
 def plan(args: argparse.Namespace) -> None:
     """Cut a volume into blocks and create the stores."""
-    from spoco_blocks.stages.plan import run_plan
+    from spoco_blocks.stages.plan.run import run_plan
 
-    run_plan(jobs.read_job(jobs.PlanJob, args.job), Layout(args.results))
+    run_plan(jobs.read_job(jobs.PlanJob, args.job), Layout(args.results), args.content)
 
 
 def embed(args: argparse.Namespace) -> None:
     """Predict embeddings of a shard of blocks."""
     from spoco_blocks.stages.embed import run_embed
 
-    job = jobs.read_job(jobs.EmbedJob, args.job)
+    job = jobs.read_job(jobs.SegmentationJob, args.job)
     run_embed(job, Layout(args.results), _execution(args), args.shard, args.shards)
 
 
@@ -89,7 +89,7 @@ def relabel(args: argparse.Namespace) -> None:
     """Write a shard of the segmentation."""
     from spoco_blocks.stages.relabel import run_relabel
 
-    job = jobs.read_job(jobs.RelabelJob, args.job)
+    job = jobs.read_job(jobs.SegmentationJob, args.job)
     run_relabel(job, Layout(args.results), _execution(args), args.shard, args.shards)
 
 
@@ -97,7 +97,7 @@ def pyramid(args: argparse.Namespace) -> None:
     """Write the coarser levels of the segmentation."""
     from spoco_blocks.stages.relabel import run_pyramid
 
-    run_pyramid(jobs.read_job(jobs.RelabelJob, args.job), Layout(args.results), _execution(args))
+    run_pyramid(jobs.read_job(jobs.SegmentationJob, args.job), Layout(args.results), _execution(args))
 
 
 def agree(args: argparse.Namespace) -> None:

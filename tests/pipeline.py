@@ -12,7 +12,7 @@ from spoco_blocks.stages.calibrate import run_calibrate
 from spoco_blocks.stages.cluster import run_cluster
 from spoco_blocks.stages.embed import run_embed
 from spoco_blocks.stages.evaluate import run_evaluate
-from spoco_blocks.stages.plan import run_plan
+from spoco_blocks.stages.plan.run import run_plan
 from spoco_blocks.stages.relabel import run_pyramid, run_relabel
 from spoco_blocks.stages.stitch import run_stitch
 
@@ -26,7 +26,7 @@ def segment(
     stages = ("plan", "embed", "cluster", "stitch", "relabel")
     job = {stage: jobs.segmentation_job(settings, stage, name) for stage in stages}
     run_plan(job["plan"], layout)
-    for shard in range(shards):
+    for shard in range(shards if settings.segmentations[name].embeddings == "keep" else 0):
         run_embed(job["embed"], layout, execution, shard, shards)
     run_calibrate(job["cluster"], layout, execution)
     for shard in range(shards):

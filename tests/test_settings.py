@@ -86,7 +86,7 @@ def test_jobs_survive_json():
     train = jobs.train_job(settings, "m")
     assert jobs.read_job(jobs.TrainJob, jobs.canonical(train)) == train
     with pytest.raises(SettingsError, match="unknown key 'x'"):
-        jobs.read_job(jobs.RelabelJob, '{"segmentation": "s", "x": 1}')
+        jobs.read_job(jobs.SegmentationJob, '{"segmentation": "s", "x": 1}')
     with pytest.raises(SettingsError, match="no stage 'embd'"):
         jobs.segmentation_job(settings, "embd", "s")
 

@@ -67,3 +67,19 @@ def predict(
     channels = network.plan.embedding_channels
     probabilities = torch.sigmoid(kept[channels:]).cpu().numpy()
     return Prediction(kept[:channels].cpu().numpy(), probabilities[0], probabilities[1:])
+
+
+class Predictor:
+    """TEMPORARY."""
+
+    def __init__(self, network, device, *, precision="float32", patch_voxels=None, batch=1):
+        self.network, self.device, self.precision = network, device, precision
+
+    def __call__(self, raw):
+        return predict(self.network, raw, device=self.device, bfloat16=self.precision == "bfloat16")
+
+    def memory_bytes(self, shape):
+        return (
+            shape[0] * shape[1] * shape[2] * 4 * (2 + 9 * self.network.plan.widths[0] + 2 * self.network.plan.outputs)
+            + 300 * 2**20
+        )

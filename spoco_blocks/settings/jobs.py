@@ -25,7 +25,7 @@ from spoco_blocks.settings.sections import (
     TruthSettings,
     VolumeSettings,
 )
-from spoco_blocks.settings.segmentation import BlockSettings, ClusteringSettings, StitchingSettings
+from spoco_blocks.settings.segmentation import BlockSettings, ClusteringSettings, PredictionSettings, StitchingSettings
 from spoco_blocks.settings.training import TrainingSettings
 
 
@@ -89,14 +89,16 @@ class PlanJob(Section):
     weights: Literal["g", "f"]
     training_part: bool
     blocks: BlockSettings
+    mask: Source | None
+    prediction: PredictionSettings
+    embeddings: Literal["keep", "stream"]
+    embedding_type: Literal["float16", "int8"]
 
 
-class EmbedJob(Section):
-    """Predict embeddings."""
+class SegmentationJob(Section):
+    """Predict embeddings, or write segments and their pyramid: how is in what was planned or decided before."""
 
     segmentation: str
-    volume: str
-    raw: Source
 
 
 class ClusterJob(Section):
@@ -112,12 +114,6 @@ class StitchJob(Section):
 
     segmentation: str
     stitching: StitchingSettings
-
-
-class RelabelJob(Section):
-    """Write segments and their pyramid."""
-
-    segmentation: str
 
 
 class EvaluateJob(Section):
@@ -222,17 +218,19 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             weights=section.weights,
             training_part=isinstance(section, TeacherSegmentation),
             blocks=section.blocks,
+            mask=volume.mask,
+            prediction=section.prediction,
+            embeddings=section.embeddings,
+            embedding_type=section.embedding_type,
         )
-    if stage == "embed":
-        return EmbedJob(segmentation=name, volume=section.volume, raw=volume.raw)
     if stage in ("calibrate", "cluster"):
         return ClusterJob(
             segmentation=name, foreground_threshold=section.foreground_threshold, clustering=section.clustering
         )
     if stage == "stitch":
         return StitchJob(segmentation=name, stitching=section.stitching)
-    if stage in ("relabel", "pyramid"):
-        return RelabelJob(segmentation=name)
+    if stage in ("embed", "relabel", "pyramid"):
+        return SegmentationJob(segmentation=name)
     if stage == "evaluate":
         return EvaluateJob(segmentation=name, truth=volume.truth)
     if stage == "report":

@@ -122,6 +122,9 @@ class VolumeSettings(Section):
     """Objects to learn from; only needed for volumes that train a model."""
     truth: TruthSettings | None = None
     """Complete labels to score against; without them the scores are left out."""
+    mask: Source | None = None
+    """Where to segment (non-zero), at the resolution of raw or a whole number of times coarser: blocks without any such
+    voxel cost nothing, and no object reaches outside."""
 
 
 class ModelSettings(Section):

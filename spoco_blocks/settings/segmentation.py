@@ -19,6 +19,19 @@ class BlockSettings(Section):
     """Margin that clustering sees around a block. The halo of the network is computed, not set."""
 
 
+class PredictionSettings(Section):
+    """How the network is applied to a block."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Numbers to compute in. float32: blocks agree with each other to 1e-5; bfloat16: quicker on processors made for
+    it, with two to three digits."""
+    patch_voxels: tuple[Count, Count, Count] | None = None
+    """Blocks are predicted in patches of about this shape, which never shows; null = each in one piece, as long as
+    memory allows."""
+    batch: Count = 1
+    """Patches computed at once; halved when memory runs out."""
+
+
 class StitchingSettings(Section):
     """The one global decision about which fragments are one object. Distances are in embedding units."""
 
@@ -48,6 +61,13 @@ class Segmenting(Section):
     learnt from. Training weighs both classes alike, however rare one is, so 0.5 is not special."""
     blocks: BlockSettings = BlockSettings()
     """How the volume is cut."""
+    prediction: PredictionSettings = PredictionSettings()
+    """How the network is applied."""
+    embeddings: Literal["keep", "stream"] = "keep"
+    """keep = store what the network says, to look at it and to cluster again without a GPU; stream = predict anew
+    whenever a block is clustered, and store nothing but fragments (about 40 bytes a voxel less)."""
+    embedding_type: Literal["float16", "int8"] = "float16"
+    """What embeddings are stored as; int8 has one scale for each channel and takes half of the disk."""
     clustering: ClusteringSettings | None = None
     """How voxels become fragments, `kind` names the method; null = mutex for 2D, else modes or mutex, whichever suits
     the objects that the model learnt from."""

@@ -22,10 +22,11 @@ from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Block, BlockGrid, Box
 from spoco_blocks.settings.jobs import ClusterJob, digest
-from spoco_blocks.stages.embedded import Embedded, embedded
+from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.plan import Plan
 
-VERSION = 1
+VERSION = 2
+SOUGHT = ("modes", "counts", "region")
 REGIONS_FOR_THRESHOLD = 64
 
 
@@ -35,59 +36,75 @@ class SampleGradients:
 
     source: Embedded
     method: Modes
-    channels: int
 
     def __call__(self, block: Block) -> Tables:
         """Read the region and sample it."""
         return {"gradients": self.method.gradient_sample(*self.source.read(block.outer)).astype(np.float32)}
 
     def memory_bytes(self, block: Block) -> int:
-        """Embeddings as stored and in float32, and work arrays."""
-        return block.outer.size * (6 * self.channels + 40)
+        """The output, embeddings in float32, and work arrays."""
+        output = self.source.output
+        return output.memory_bytes(block.outer) + block.outer.size * (4 * output.channels + 40)
 
 
 @dataclass(frozen=True)
 class SeekModes:
-    """Modes of one region, in the frame of the volume."""
+    """Modes of each region of a group, in the frame of the volume."""
 
     source: Embedded
     method: Modes
-    channels: int
     threshold: float
+    regions: BlockGrid
 
     def __call__(self, block: Block) -> Tables:
-        """Read the region and seek."""
-        embeddings, foreground = self.source.read(block.outer)
-        modes, counts = self.method.seek(embeddings, foreground, self.threshold, seed=block.index)
-        return {"modes": self.source.to_volume(modes, block.outer.start), "counts": counts}
+        """Read the group at once and seek in one region after the other: `region` says whose each mode is."""
+        output = self.source.output.read(block.outer)
+        modes: list[NDArray[np.float64]] = [np.empty((0, self.source.output.channels))]
+        counts: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+        region: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+        for index in self.regions.touching(block.inner):
+            outer = self.regions.block(index).outer
+            part = tuple(
+                slice(a - s, b - s) for a, b, s in zip(outer.start, outer.stop, block.outer.start, strict=True)
+            )
+            # In the region's own frame, so that which regions are read together does not show.
+            embeddings, foreground = self.source.understand(output.part(part))
+            found, samples = self.method.seek(embeddings, foreground, self.threshold, seed=index)
+            modes.append(self.source.to_volume(found, outer.start))
+            counts.append(samples)
+            region.append(np.full(len(found), index))
+        return {"modes": np.concatenate(modes), "counts": np.concatenate(counts), "region": np.concatenate(region)}
 
     def memory_bytes(self, block: Block) -> int:
-        """Embeddings as stored and in float32, and work arrays."""
-        return block.outer.size * (6 * self.channels + 40)
+        """The output, embeddings in float32, and work arrays."""
+        output = self.source.output
+        return output.memory_bytes(block.outer) + block.outer.size * (4 * output.channels + 40)
 
 
 def run_calibrate(job: ClusterJob, layout: Layout, execution: Execution) -> Manifest:
     """Decide gradient threshold and modes of a volume; nothing for methods that need neither."""
     results = layout.segmentation(job.segmentation)
-    plan = Plan.read(Manifest.read(results.manifest("plan")))
-    embed = Manifest.read(results.manifest("embed", 0))
-    Records(results.ledger("embed"), embed.result["records"], len(plan.embed_grid))  # refuses missing blocks
-    inputs = {"embed": embed.digest}
+    planned = Manifest.read(results.manifest("plan"))
+    plan, inputs = Plan.read(planned), {"plan": planned.digest}
+    if not plan.stream:
+        embed = Manifest.read(results.manifest("embed", 0))
+        Records(results.ledger("embed"), embed.result["records"], len(plan.embed_grid))  # refuses missing blocks
+        inputs = {"embed": embed.digest}
     watch = Stopwatch("calibrate", digest("calibrate", VERSION, job.model_dump(mode="json"), inputs), inputs)
     method = plan.method(job.clustering)
     if not isinstance(method, Modes):
         return watch.finish(results.manifest("calibrate"), {"job": job.model_dump(mode="json")})
-    source = embedded(
-        results.embeddings, results.foreground, plan.threshold(job.foreground_threshold), plan.coordinate_scale
-    )
-    grid = plan.region_grid
-    threshold = find_threshold(SampleGradients(source, method, plan.channels), grid, results, watch.identity, execution)
+    source = plan.embedded(results, job.foreground_threshold)
+    regions = plan.region_grid
+    threshold = find_threshold(SampleGradients(source, method), regions, results, watch.identity, execution)
+    grid = plan.seeking_grid
     blocks = Blocks(grid, results.ledger("calibrate") / "modes", digest(watch.identity, threshold))
-    run(SeekModes(source, method, plan.channels, threshold), blocks, execution)
+    run(SeekModes(source, method, threshold, regions), blocks, execution)
     records = list(Records(blocks.folder, blocks.record_identity, len(grid)))
-    found = np.concatenate([record["modes"] for record in records])
-    counts = np.concatenate([record["counts"] for record in records])
-    region = np.repeat(np.arange(len(grid)), [len(record["modes"]) for record in records])
+    found, counts, region = (np.concatenate([record[name] for record in records]) for name in SOUGHT)
+    # Whatever the groups were: in the order of the regions.
+    order = np.argsort(region, kind="stable")
+    found, counts, region = found[order], counts[order], region[order]
     modes, representative = merge_modes(found, counts, method.merge_radius)
     np.savez(results.modes, modes=modes, region=region, representative=representative)
     result = {"job": job.model_dump(mode="json"), "gradient_threshold": threshold, "modes": len(modes)}

@@ -12,6 +12,7 @@ from spoco_blocks.errors import VolumeError
 from spoco_blocks.learn.resample import SAME_SIZE, zoom_between
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import CheckJob, LabelsJob, digest
+from spoco_blocks.stages.mask import open_mask
 from spoco_blocks.stages.sources import check_volume, chosen_part, open_like
 from spoco_blocks.volumes import Volume
 
@@ -39,6 +40,8 @@ def check_sources(job: CheckJob) -> dict[str, Volume]:
             if section.truth.ignore is not None:
                 open_like(section.truth.ignore, opened[name], "mask of what is not scored")
             chosen_part(section.truth, opened[name], independent=opened[name].meta.independent_images)
+        if section.mask is not None:
+            open_mask(section.mask, opened[name])
     for model, volumes in job.trained_on.items():
         if volumes:
             wanted = job.model_voxel_size_nm[model]

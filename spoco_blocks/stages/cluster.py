@@ -16,17 +16,18 @@ from spoco_blocks.engine.ledger import Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.errors import CheckpointError, GridError
-from spoco_blocks.grid import Block, Box, Triple
+from spoco_blocks.grid import Block
 from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.kernels.regions import contacts, region_statistics
 from spoco_blocks.settings.jobs import ClusterJob, digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.calibrate import Calibration
-from spoco_blocks.stages.embedded import Embedded, embedded
+from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.output import Output
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
 
-VERSION = 1
+VERSION = 2
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
 BEYOND = ("z2", "y2", "x2")
 
@@ -39,19 +40,6 @@ def open_calibration(results: SegmentationResults, identity: str) -> tuple[Plan,
 
 
 @dataclass(frozen=True)
-class StoredAffinities:
-    """Affinities of a segmentation, read box by box."""
-
-    store: Source
-    offsets: tuple[Triple, ...]
-    neighbours: int
-
-    def __call__(self, box: Box) -> Affinities:
-        """Read a box."""
-        return Affinities(open_source(self.store).read(box), np.array(self.offsets, np.int64), self.neighbours)
-
-
-@dataclass(frozen=True)
 class ClusterBlock:
     """Cluster the outer box, keep the inner labels, measure them."""
 
@@ -59,28 +47,44 @@ class ClusterBlock:
     identity: str
     method: Method
     source: Embedded
-    channels: int
     fragments: Source
-    affinities: StoredAffinities | None
-    smallest_voxels: int | None
 
     def __call__(self, block: Block) -> Tables:
         """Cluster one block."""
+        return self.finish(block, self.source.output.read(block.outer))
+
+    def finish(self, block: Block, output: Output) -> Tables:
+        """Cluster one block of whose outer box the network's output is given."""
         plan, calibration = open_calibration(self.results, self.identity)
-        embeddings, foreground = self.source.read(block.outer)
+        embeddings, foreground = self.source.understand(output)
         context = Context() if calibration is None else calibration.context(block.outer, self.source)
-        affinities = None if self.affinities is None else self.affinities(block.outer)
-        shape, outer = plan.shape, block.outer
-        cut = tuple((a > 0, b < end) for a, b, end in zip(outer.start, outer.stop, shape, strict=True))
-        context = replace(context, affinities=affinities, smallest_voxels=self.smallest_voxels, cut=cut)
-        labels, inner = keep_inner(self.method(embeddings, foreground, context), block)
+        if output.affinities is not None:
+            offsets = np.array(plan.offsets, np.int64)
+            context = replace(context, affinities=Affinities(output.affinities, offsets, plan.neighbours))
+        outer = block.outer
+        cut = tuple((a > 0, b < end) for a, b, end in zip(outer.start, outer.stop, plan.shape, strict=True))
+        context = replace(context, smallest_voxels=plan.smallest_voxels, cut=cut)
+        if foreground.any():
+            labels, inner = keep_inner(self.method(embeddings, foreground, context), block)
+        else:
+            labels, inner = np.zeros(outer.shape, np.uint32), np.zeros(block.inner.shape, np.uint32)
         open_source(self.fragments).write(block.inner, inner)
         return measure(labels, inner, embeddings, block, self.source)
 
     def memory_bytes(self, block: Block) -> int:
-        """Embeddings twice (as stored and in float32), labels and work arrays; affinities and their edges."""
-        edges = 0 if self.affinities is None else len(self.affinities.offsets)
-        return block.outer.size * (6 * self.channels + 40 + 50 * edges + 48 * bool(edges)) + 300 * 2**20
+        """The output and embeddings in float32, labels and work arrays; edges where there are affinities."""
+        output = self.source.output
+        work = block.outer.size * (4 * output.channels + 40 + (50 * output.offsets + 48 if output.offsets else 0))
+        return output.memory_bytes(block.outer) + work + 300 * 2**20
+
+
+@dataclass(frozen=True)
+class StreamingClusterBlock(ClusterBlock):
+    """The same in two halves, of which a GPU can do the first."""
+
+    def feed(self, block: Block) -> Output:
+        """Predict the outer box."""
+        return self.source.output.read(block.outer)
 
 
 def keep_inner(labels: NDArray[np.uint32], block: Block) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
@@ -144,8 +148,8 @@ def check_affinities(plan: Plan) -> None:
     """
     if not plan.offsets:
         raise CheckpointError(
-            f"clustering kind 'mutex' needs affinities, which {plan.checkpoint} does not predict; train a model with "
-            "network.affinities: true, or choose clustering kind 'modes'."
+            f"clustering kind 'mutex' needs affinities, which {plan.predicted.checkpoint} does not predict; train a "
+            "model with network.affinities: true, or choose clustering kind 'modes'."
         )
 
 
@@ -173,19 +177,14 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
     watch = Stopwatch("cluster", digest("cluster", VERSION, job.model_dump(mode="json"), inputs), inputs)
     method, threshold = plan.method(job.clustering), plan.threshold(job.foreground_threshold)
     check_halo(plan, method)
-    affinities = None
     if isinstance(method, Mutex):
         check_affinities(plan)
-        affinities = StoredAffinities(Source(uri=str(results.affinities)), plan.offsets, plan.neighbours)
-    task = ClusterBlock(
+    task = (StreamingClusterBlock if plan.stream else ClusterBlock)(
         results=results,
         identity=watch.identity,
         method=method,
-        source=embedded(results.embeddings, results.foreground, threshold, plan.coordinate_scale),
-        channels=plan.channels,
+        source=plan.embedded(results, threshold, affinities=isinstance(method, Mutex)),
         fragments=Source(uri=str(results.fragments)),
-        affinities=affinities,
-        smallest_voxels=plan.smallest_voxels,
     )
     blocks = Blocks(plan.cluster_grid, results.ledger("cluster"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)

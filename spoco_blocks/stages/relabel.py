@@ -18,7 +18,7 @@ from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.grid import Block, BlockGrid, Box, Triple, triple
 from spoco_blocks.kernels.downsample import downsample_mode
 from spoco_blocks.kernels.lookup import apply_lookup
-from spoco_blocks.settings.jobs import RelabelJob, digest
+from spoco_blocks.settings.jobs import SegmentationJob, digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
@@ -78,7 +78,7 @@ class CoarsenBlock:
         return block.inner.size * 4 * (2 + int(np.prod(self.factor)))
 
 
-def run_relabel(job: RelabelJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
+def run_relabel(job: SegmentationJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
     """Write one shard of the segmentation at full resolution."""
     results = layout.segmentation(job.segmentation)
     plan = Plan.read(Manifest.read(results.manifest("plan")))
@@ -97,7 +97,7 @@ def run_relabel(job: RelabelJob, layout: Layout, execution: Execution, shard: in
     return watch.finish(results.manifest("relabel", shard), result)
 
 
-def run_pyramid(job: RelabelJob, layout: Layout, execution: Execution) -> Manifest:
+def run_pyramid(job: SegmentationJob, layout: Layout, execution: Execution) -> Manifest:
     """Write the coarser levels, each from the one below."""
     results = layout.segmentation(job.segmentation)
     plan = Plan.read(Manifest.read(results.manifest("plan")))

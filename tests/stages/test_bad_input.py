@@ -16,7 +16,7 @@ from spoco_blocks.errors import BlockError, CheckpointError, LabelsError, Ledger
 from spoco_blocks.settings import jobs, parse_settings
 from spoco_blocks.stages.check import check_sources
 from spoco_blocks.stages.labels import run_labels
-from spoco_blocks.stages.plan import run_plan
+from spoco_blocks.stages.plan.run import run_plan
 from spoco_blocks.stages.train import run_train
 from spoco_blocks.volumes import create_zarr
 

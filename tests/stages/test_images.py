@@ -20,13 +20,16 @@ from spoco_blocks.errors import SettingsError, VolumeError
 from spoco_blocks.grid import Box
 from spoco_blocks.kernels.contingency import contingency
 from spoco_blocks.kernels.scores import scores
+from spoco_blocks.learn.intensity import Normalisation
 from spoco_blocks.learn.places import read_place
 from spoco_blocks.settings import jobs, parse_settings
 from spoco_blocks.settings.images import Images
 from spoco_blocks.settings.reading import load_settings
+from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.check import check_sources
 from spoco_blocks.stages.evaluate import in_words, run_evaluate
 from spoco_blocks.stages.labels import run_labels
+from spoco_blocks.stages.output import PredictedOutput
 from spoco_blocks.stages.parts import open_part
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.pseudo import with_pseudo_labels, without_pseudo_labels
@@ -176,14 +179,19 @@ def segmented(folder: Path, segments: np.ndarray) -> Layout:
     create_zarr(str(results.segments), shape=SHAPE, dtype="uint32", chunk_shape=(1, 64, 80)).write(
         Box.of_shape(SHAPE), segments.astype(np.uint32)
     )
+    predicted = PredictedOutput(
+        raw=Source(uri="r"), mask=None, origin=(0, 0, 0), shape=SHAPE, normalisation=Normalisation((0.0,), (1.0,)),
+        checkpoint="", weights="g", identity="", precision="float32", patch_voxels=None, batch=1, scale=None,
+        channels=4, offsets=0,
+    )  # fmt: skip
     plan = Plan(
         origin=(0, 0, 0),
         shape=SHAPE, block_shape=(1, 32, 80), network_halo=(0, 8, 8), stride=(1, 4, 4), cluster_halo=(0, 8, 8),
-        region_shape=(1, 64, 64), voxel_size_nm=(1, 1, 1), coordinate_scale=None, planar=True, channels=4,
-        offsets=(), neighbours=0, clustering_kind="modes", foreground_threshold=0.3, smallest_voxels=60, checkpoint="",
-        weights="g", levels=1, factors=(),
+        region_shape=(1, 64, 64), voxel_size_nm=(1, 1, 1), coordinate_scale=None, planar=True,
+        offsets=(), neighbours=0, clustering_kind="modes", foreground_threshold=0.3, smallest_voxels=60,
+        predicted=predicted, stream=False, levels=1, factors=(),
     )  # fmt: skip
-    Manifest("plan", "p", result={"plan": plan.__dict__}).write(results.manifest("plan"))
+    Manifest("plan", "p", result={"plan": plan.describe()}).write(results.manifest("plan"))
     Manifest("relabel", "r").write(results.manifest("relabel", 0))
     return layout
 

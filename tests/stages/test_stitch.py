@@ -14,6 +14,7 @@ from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.calibrate import merge_modes
 from spoco_blocks.stages.cluster import keep_inner, measure
 from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.stitch import (
     Edges,
     distinct_pairs,
@@ -25,7 +26,7 @@ from spoco_blocks.stages.stitch import (
 )
 
 SHAPE = (12, 14, 16)
-SOURCE = Embedded(Source(uri="e"), Source(uri="f"), 0.5, (4.0, 4.0, 4.0))
+SOURCE = Embedded(StoredOutput(Source(uri="e"), Source(uri="f"), None, 3, 0), 0.5, (4.0, 4.0, 4.0))
 
 
 @pytest.fixture

@@ -83,6 +83,12 @@ def shards_of(stage):
     return [f"{SEGMENTATION}/{stage}/shard-{shard}.json" for shard in range(SHARDS)]
 
 
+def predicted(wildcards):
+    """What clustering needs first: embeddings on disk, or no more than the plan where they are streamed."""
+    stream = SETTINGS.segmentations[wildcards.segmentation].embeddings == "stream"
+    return f"{SEGMENTATION}/plan.json" if stream else shards_of("embed")
+
+
 def example_data(wildcards=None):
     """Example data to bring here first, when the configuration names it."""
     named = any(
@@ -99,6 +105,12 @@ def labels_content(wildcards):
         return "fixed"
     masks = [mask.uri if mask else None for mask in (labels.background, labels.ignore)]
     return fingerprint(labels.uri, *masks, *(source.uri for source in labels.also))
+
+
+def mask_content(wildcards):
+    """Changes when the mask was edited in place."""
+    mask = SETTINGS.volumes[volume_of(wildcards.segmentation)].mask
+    return fingerprint(mask.uri) if mask else "none"
 
 
 def truth_content(wildcards):

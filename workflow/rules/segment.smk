@@ -16,8 +16,9 @@ rule plan:
     params:
         results=results_folder,
         job=stage_job("plan"),
+        content=mask_content,
     shell:
-        "spoco-blocks plan {params.job:q} --results {params.results} 2>> {log}"
+        "spoco-blocks plan {params.job:q} --results {params.results} --content {params.content} 2>> {log}"
 
 
 rule embed:
@@ -45,7 +46,7 @@ rule embed:
 
 rule calibrate:
     input:
-        shards_of("embed"),
+        predicted,
     output:
         f"{SEGMENTATION}/calibrate.json",
     log:
