@@ -16,7 +16,7 @@ from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
 from spoco_blocks.errors import SpocoBlocksError
-from spoco_blocks.settings import jobs, json_schema, load_settings
+from spoco_blocks.settings import Settings, annotation_jobs, jobs, json_schema, load_settings
 
 log = logging.getLogger("spoco_blocks")
 
@@ -49,10 +49,35 @@ def train(args: argparse.Namespace) -> None:
 
 
 def plan(args: argparse.Namespace) -> None:
-    """Cut a volume into blocks and create the stores."""
+    """Cut a volume into blocks and create the stores; of a configuration file, only say what it will cost."""
     from spoco_blocks.stages.plan.run import run_plan
 
+    if not args.job.lstrip().startswith("{"):
+        _say_costs(load_settings(Path(args.job)), args)
+        return
     run_plan(jobs.read_job(jobs.PlanJob, args.job), Layout(args.results), args.content)
+
+
+def _say_costs(settings: Settings, args: argparse.Namespace) -> None:
+    from spoco_blocks.stages.estimate import estimate, refuse
+    from spoco_blocks.stages.estimate_words import show_estimate
+    from spoco_blocks.stages.plan.run import prepare
+
+    layout = Layout(args.results)
+    for name in settings.segmentations:
+        planning = jobs.read_job(jobs.PlanJob, jobs.canonical(jobs.segmentation_job(settings, "plan", name)))
+        job = jobs.read_job(jobs.EstimateJob, jobs.canonical(jobs.segmentation_job(settings, "estimate", name)))
+        cut, _ = prepare(planning, layout)
+        stages, costs = estimate(cut, job, layout.segmentation(name))
+        show_estimate(name, cut, stages, costs, args.workers)
+        refuse(stages, cut, layout.segmentation(name), args.memory_mb)
+
+
+def estimate(args: argparse.Namespace) -> None:
+    """Say what the blocks of a planned segmentation will cost, and refuse what disk or memory cannot hold."""
+    from spoco_blocks.stages.estimate import run_estimate
+
+    run_estimate(jobs.read_job(jobs.EstimateJob, args.job), Layout(args.results), args.memory_mb)
 
 
 def embed(args: argparse.Namespace) -> None:
@@ -128,18 +153,20 @@ def annotation_baseline(args: argparse.Namespace) -> None:
     """Tune and score the classical baseline of an annotation curve."""
     from spoco_blocks.stages.annotation_baseline import run_annotation_baseline
 
-    run_annotation_baseline(jobs.read_job(jobs.AnnotationBaselineJob, args.job), Layout(args.results), args.content)
+    run_annotation_baseline(
+        jobs.read_job(annotation_jobs.AnnotationBaselineJob, args.job), Layout(args.results), args.content
+    )
 
 
 def annotation_curve(args: argparse.Namespace) -> None:
     """Draw score against number of annotated objects."""
     from spoco_blocks.stages.annotation_curve import run_annotation_curve
 
-    run_annotation_curve(jobs.read_job(jobs.AnnotationCurveJob, args.job), Layout(args.results))
+    run_annotation_curve(jobs.read_job(annotation_jobs.AnnotationCurveJob, args.job), Layout(args.results))
 
 
 STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
-    check, labels, train, plan, embed, calibrate, cluster, stitch, relabel, pyramid, agree, evaluate, report,
+    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, agree, evaluate, report,
     annotation_baseline, annotation_curve,
 )  # fmt: skip
 
@@ -174,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for stage in STAGES:
         add = commands.add_parser(stage.__name__, help=stage.__doc__, description=stage.__doc__)
-        what = "configuration file, or" if stage is check else "the stage's settings as JSON,"
+        what = "configuration file, or" if stage in (check, plan) else "the stage's settings as JSON,"
         add.add_argument("job", help=f"{what} as the workflow writes them")
         add.add_argument("--results", type=Path, default=Path("results"), help="results folder")
         add.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="blocks, or threads, at once")
@@ -199,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
 def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """Run a stage that no other process is running: a run that outlived its workflow must not write beside this one."""
     # Of several processes that train together the first holds the lock.
-    if stage is check or os.environ.get("RANK", "0") != "0":
+    if stage is check or not args.job.lstrip().startswith("{") or os.environ.get("RANK", "0") != "0":
         stage(args)
         return
     job = json.loads(args.job)

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from spoco_blocks.errors import SettingsError
-from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.settings import annotation_jobs, jobs, parse_settings
 from spoco_blocks.settings.annotation_curve import curve_runs, curve_settings
 
 TREE = {
@@ -74,11 +74,11 @@ def test_what_the_user_named_is_as_before():
     for run in curve_runs(settings):
         jobs.train_job(derived, run.model)
         jobs.segmentation_job(derived, "plan", run.segmentation)
-    curve = jobs.annotation_curve_job(settings)
-    assert jobs.read_job(jobs.AnnotationCurveJob, jobs.canonical(curve)) == curve
-    baseline = jobs.annotation_baseline_job(settings)
+    curve = annotation_jobs.annotation_curve_job(settings)
+    assert jobs.read_job(annotation_jobs.AnnotationCurveJob, jobs.canonical(curve)) == curve
+    baseline = annotation_jobs.annotation_baseline_job(settings)
     assert [volume.volume for volume in baseline.training] == ["v", "w"]
-    assert jobs.read_job(jobs.AnnotationBaselineJob, jobs.canonical(baseline)) == baseline
+    assert jobs.read_job(annotation_jobs.AnnotationBaselineJob, jobs.canonical(baseline)) == baseline
 
 
 def test_the_first_segmentation_that_can_be_varied_is_taken():
@@ -92,7 +92,7 @@ def test_the_first_segmentation_that_can_be_varied_is_taken():
     settings = parse_settings(tree)
     assert curve_settings(settings) == settings
     with pytest.raises(SettingsError, match=r"no segmentation has both .* add `truth`"):
-        jobs.annotation_curve_job(settings)
+        annotation_jobs.annotation_curve_job(settings)
 
 
 @pytest.mark.parametrize(

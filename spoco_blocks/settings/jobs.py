@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError
 
 from spoco_blocks.errors import SettingsError
-from spoco_blocks.settings.annotation_curve import CurveRun, curve_runs, curve_segmentation
 from spoco_blocks.settings.base import Count, Fraction, LengthsNm, Section
 from spoco_blocks.settings.expansion import TeacherSegmentation, teacher_of, teacher_segmentations
 from spoco_blocks.settings.network import NetworkSettings
@@ -109,6 +108,15 @@ class ClusterJob(Section):
     clustering: ClusteringSettings | None
 
 
+class EstimateJob(Section):
+    """Say what the blocks will cost."""
+
+    segmentation: str
+    foreground_threshold: float | None
+    clustering: ClusteringSettings | None
+    shards: int
+
+
 class StitchJob(Section):
     """Decide which fragments are one object."""
 
@@ -130,22 +138,6 @@ class ReportJob(Section):
     volume: LabelsJob
     model: str
     truth: TruthSettings | None
-
-
-class AnnotationBaselineJob(Section):
-    """Tune the classical chain on the labels, and score it."""
-
-    segmentation: str
-    training: tuple[LabelsJob, ...]
-    volume: LabelsJob
-    truth: TruthSettings
-
-
-class AnnotationCurveJob(Section):
-    """Draw score against number of annotated objects."""
-
-    segmentation: str
-    runs: tuple[CurveRun, ...]
 
 
 AnyJob = TypeVar("AnyJob", bound=Section)
@@ -227,6 +219,13 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
         return ClusterJob(
             segmentation=name, foreground_threshold=section.foreground_threshold, clustering=section.clustering
         )
+    if stage == "estimate":
+        return EstimateJob(
+            segmentation=name,
+            foreground_threshold=section.foreground_threshold,
+            clustering=section.clustering,
+            shards=settings.execution.shards,
+        )
     if stage == "stitch":
         return StitchJob(segmentation=name, stitching=section.stitching)
     if stage in ("embed", "relabel", "pyramid"):
@@ -238,37 +237,6 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             segmentation=name, volume=labels_job(settings, section.volume), model=section.model, truth=volume.truth
         )
     raise SettingsError(f"no stage '{stage}' belongs to a segmentation.")
-
-
-def annotation_baseline_job(settings: Settings) -> AnnotationBaselineJob:
-    """Give the job of stage `annotation_baseline`: all labels of the model, whatever `keep_fraction` says.
-
-    Raises
-    ------
-    SettingsError
-        When there is no segmentation that a curve can be drawn of.
-    """
-    name = curve_segmentation(settings)
-    section = settings.segmentations[name]
-    truth = settings.volumes[section.volume].truth
-    assert truth is not None
-    return AnnotationBaselineJob(
-        segmentation=name,
-        training=tuple(labels_job(settings, volume) for volume in settings.models[section.model].volumes),
-        volume=labels_job(settings, section.volume),
-        truth=truth,
-    )
-
-
-def annotation_curve_job(settings: Settings) -> AnnotationCurveJob:
-    """Give the job of stage `annotation_curve`.
-
-    Raises
-    ------
-    SettingsError
-        When there is no segmentation that a curve can be drawn of.
-    """
-    return AnnotationCurveJob(segmentation=curve_segmentation(settings), runs=curve_runs(settings))
 
 
 def canonical(job: Section) -> str:

@@ -16,7 +16,8 @@ from spoco_blocks.grid import Box
 from spoco_blocks.kernels.classical import Classical, LabelledPart, compare, excerpts, tune
 from spoco_blocks.kernels.contingency import merge_tables
 from spoco_blocks.kernels.scores import Scores, scores
-from spoco_blocks.settings.jobs import AnnotationBaselineJob, LabelsJob, digest
+from spoco_blocks.settings.annotation_jobs import AnnotationBaselineJob
+from spoco_blocks.settings.jobs import LabelsJob, digest
 from spoco_blocks.settings.sections import LabelSettings, TruthSettings
 from spoco_blocks.stages.sources import check_volume, chosen_part, open_like
 from spoco_blocks.volumes import Volume, read_instances

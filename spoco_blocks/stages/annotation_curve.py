@@ -12,7 +12,8 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest, Stopwatch, write_atomically
 from spoco_blocks.kernels.scores import Scores
 from spoco_blocks.settings.annotation_curve import CurveRun
-from spoco_blocks.settings.jobs import AnnotationCurveJob, digest
+from spoco_blocks.settings.annotation_jobs import AnnotationCurveJob
+from spoco_blocks.settings.jobs import digest
 from spoco_blocks.stages.report.annotation_page import DRAWN, Trained, annotation_page, summarise
 
 VERSION = 1

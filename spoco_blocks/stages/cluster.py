@@ -169,6 +169,28 @@ def check_halo(plan: Plan, method: Method) -> None:
         )
 
 
+def cluster_task(
+    plan: Plan, results: SegmentationResults, identity: str, method: Method, threshold: float | None
+) -> ClusterBlock:
+    """Make the task of a block.
+
+    Raises
+    ------
+    CheckpointError
+        When the method needs affinities, which the model does not predict.
+    """
+    needs_affinities = isinstance(method, Mutex)
+    if needs_affinities:
+        check_affinities(plan)
+    return (StreamingClusterBlock if plan.stream else ClusterBlock)(
+        results=results,
+        identity=identity,
+        method=method,
+        source=plan.embedded(results, threshold, affinities=needs_affinities),
+        fragments=Source(uri=str(results.fragments)),
+    )
+
+
 def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
     """Cluster one shard of the blocks."""
     results = layout.segmentation(job.segmentation)
@@ -177,15 +199,7 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
     watch = Stopwatch("cluster", digest("cluster", VERSION, job.model_dump(mode="json"), inputs), inputs)
     method, threshold = plan.method(job.clustering), plan.threshold(job.foreground_threshold)
     check_halo(plan, method)
-    if isinstance(method, Mutex):
-        check_affinities(plan)
-    task = (StreamingClusterBlock if plan.stream else ClusterBlock)(
-        results=results,
-        identity=watch.identity,
-        method=method,
-        source=plan.embedded(results, threshold, affinities=isinstance(method, Mutex)),
-        fragments=Source(uri=str(results.fragments)),
-    )
+    task = cluster_task(plan, results, watch.identity, method, threshold)
     blocks = Blocks(plan.cluster_grid, results.ledger("cluster"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)
     result = {

@@ -24,6 +24,8 @@ from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
 
 VERSION = 1
+# Fragments, segments and their compressed forms.
+RELABEL_BYTES = 16
 
 
 @lru_cache(maxsize=4)
@@ -52,8 +54,8 @@ class RelabelBlock:
         return {}
 
     def memory_bytes(self, block: Block) -> int:
-        """Fragments, segments and their compressed forms."""
-        return block.inner.size * 16
+        """Two arrays, as they are and compressed."""
+        return block.inner.size * RELABEL_BYTES
 
 
 @dataclass(frozen=True)

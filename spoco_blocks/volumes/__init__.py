@@ -19,7 +19,7 @@ from spoco_blocks.volumes.joined import JoinedLabels
 from spoco_blocks.volumes.layout import voxel_size_of
 from spoco_blocks.volumes.ome_zarr_create import create_ome_zarr
 from spoco_blocks.volumes.protocol import Volume, VolumeMeta
-from spoco_blocks.volumes.zarr_array import choose_chunks, create_zarr
+from spoco_blocks.volumes.zarr_array import choose_chunks, compressed_bytes, create_zarr
 
 __all__ = [
     "FORMATS",
@@ -29,6 +29,7 @@ __all__ = [
     "Volume",
     "VolumeMeta",
     "choose_chunks",
+    "compressed_bytes",
     "create_ome_zarr",
     "create_zarr",
     "open_volume",

@@ -211,6 +211,12 @@ def _compressor(dtype: np.dtype[Any], zarr_format: Literal[2, 3]) -> Any:
     return BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle" if bits else "shuffle", typesize=dtype.itemsize)
 
 
+def compressed_bytes(voxels: Voxels) -> int:
+    """Give the bytes that an array takes when it is compressed as in a store of format 3."""
+    shuffle = 2 if voxels.dtype.kind in "biu" else 1
+    return len(numcodecs.Blosc(cname="zstd", clevel=3, shuffle=shuffle).encode(np.ascontiguousarray(voxels)))
+
+
 def create_zarr(
     uri: str,
     *,

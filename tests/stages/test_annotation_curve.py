@@ -13,7 +13,7 @@ from pipeline import SERIAL, segment_and_score
 from spoco_blocks.cli import main
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest
-from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.settings import annotation_jobs, jobs, parse_settings
 from spoco_blocks.settings.annotation_curve import curve_runs, curve_settings
 from spoco_blocks.stages.labels import run_labels
 from spoco_blocks.stages.report.annotation_page import Trained, annotation_page, summarise
@@ -74,8 +74,10 @@ def test_a_small_curve_from_labels_to_page(tmp_path):
         run_train(jobs.train_job(settings, run.model), layout, threads=1)
         segment_and_score(settings, run.segmentation, layout)
     where = ["--results", str(layout.root)]
-    assert main(["annotation_baseline", jobs.canonical(jobs.annotation_baseline_job(configured)), *where]) == 0
-    assert main(["annotation_curve", jobs.canonical(jobs.annotation_curve_job(configured)), *where]) == 0
+    assert (
+        main(["annotation_baseline", jobs.canonical(annotation_jobs.annotation_baseline_job(configured)), *where]) == 0
+    )
+    assert main(["annotation_curve", jobs.canonical(annotation_jobs.annotation_curve_job(configured)), *where]) == 0
 
     results = layout.annotation_curve
     baseline = Manifest.read(results.baseline).result
@@ -100,6 +102,6 @@ def test_a_region_that_does_not_fit_is_refused(tmp_path, monkeypatch, capsys):
     run_labels(jobs.labels_job(configured, "balls"), layout.volume("balls"), SERIAL)
     monkeypatch.setattr(annotation_baseline, "SCORED_VOXELS", 1000)
     monkeypatch.setattr(annotation_baseline, "TUNED_VOXELS", 20**3)
-    job = jobs.canonical(jobs.annotation_baseline_job(configured))
+    job = jobs.canonical(annotation_jobs.annotation_baseline_job(configured))
     assert main(["annotation_baseline", job, "--results", str(layout.root)]) == 1
     assert "Make truth.region smaller" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 # The configuration, validated before anything runs, and the functions that rules take their parameters from.
 from spoco_blocks.errors import SettingsError
-from spoco_blocks.settings import expansion, jobs, parse_settings
+from spoco_blocks.settings import annotation_jobs, expansion, jobs, parse_settings
 from spoco_blocks.settings.annotation_curve import curve_runs, curve_settings
 from spoco_blocks.settings.fingerprint import fingerprint
 
@@ -83,6 +83,12 @@ def shards_of(stage):
     return [f"{SEGMENTATION}/{stage}/shard-{shard}.json" for shard in range(SHARDS)]
 
 
+def estimated(wildcards):
+    """The estimate of what the user asked for; what is derived for training or a curve is of the same kind."""
+    asked = wildcards.segmentation in CONFIGURED.segmentations
+    return [ancient(f"{SEGMENTATION}/estimate.json")] if asked else []
+
+
 def predicted(wildcards):
     """What clustering needs first: embeddings on disk, or no more than the plan where they are streamed."""
     stream = SETTINGS.segmentations[wildcards.segmentation].embeddings == "stream"
@@ -157,16 +163,16 @@ def of_the_curve(derive):
 
 
 def annotation_baseline_job(wildcards):
-    return jobs.canonical(of_the_curve(jobs.annotation_baseline_job))
+    return jobs.canonical(of_the_curve(annotation_jobs.annotation_baseline_job))
 
 
 def annotation_curve_job(wildcards):
-    return jobs.canonical(of_the_curve(jobs.annotation_curve_job))
+    return jobs.canonical(of_the_curve(annotation_jobs.annotation_curve_job))
 
 
 def annotation_content(wildcards):
     """Changes when labels or truth of the annotation curve were edited in place."""
-    job = of_the_curve(jobs.annotation_baseline_job)
+    job = of_the_curve(annotation_jobs.annotation_baseline_job)
     return (
         "fixed"
         if example_data()
@@ -180,7 +186,7 @@ def annotation_content(wildcards):
 
 
 def curve_labels(wildcards):
-    job = of_the_curve(jobs.annotation_baseline_job)
+    job = of_the_curve(annotation_jobs.annotation_baseline_job)
     names = {volume.volume for volume in (*job.training, job.volume)}
     return [f"{RESULTS}/volumes/{volume}/labels.json" for volume in sorted(names)]
 

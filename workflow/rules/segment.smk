@@ -21,9 +21,30 @@ rule plan:
         "spoco-blocks plan {params.job:q} --results {params.results} --content {params.content} 2>> {log}"
 
 
+# Refuses what disk or memory cannot hold before any block is run.
+rule estimate:
+    input:
+        f"{SEGMENTATION}/plan.json",
+    output:
+        f"{SEGMENTATION}/estimate.json",
+    log:
+        "logs/{segmentation}/estimate.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        results=results_folder,
+        job=stage_job("estimate"),
+    shell:
+        "spoco-blocks estimate {params.job:q} --results {params.results} --memory-mb {resources.mem_mb} 2>> {log}"
+
+
 rule embed:
     input:
         f"{SEGMENTATION}/plan.json",
+        estimated,
     output:
         f"{SEGMENTATION}/embed/shard-{{shard}}.json",
     log:
@@ -47,6 +68,7 @@ rule embed:
 rule calibrate:
     input:
         predicted,
+        estimated,
     output:
         f"{SEGMENTATION}/calibrate.json",
     log:

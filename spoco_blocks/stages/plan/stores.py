@@ -33,9 +33,10 @@ def create_stores(plan: Plan, results: SegmentationResults) -> None:
         (results.affinities, "uint8", offsets),
     ]
     arrays = [] if plan.stream else output[: 3 if offsets else 2]
-    for path, *_ in output:
-        if path not in [path for path, *_ in arrays]:
-            shutil.rmtree(path, ignore_errors=True)
+    if plan.stream:
+        shutil.rmtree(results.ledger("embed"), ignore_errors=True)
+    for path, *_ in output[len(arrays) :]:
+        shutil.rmtree(path, ignore_errors=True)
     for path, dtype, channels in [*arrays, (results.fragments, "uint32", None)]:
         if not store_fits(path, dtype, channels, common):
             _forget(path, results, "cluster" if path == results.fragments else "embed")
