@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spoco_blocks.engine.ledger import Ledger, Records, pack, unpack
+from spoco_blocks.engine.frames import pack, unpack
+from spoco_blocks.engine.ledger import Ledger, Records
 from spoco_blocks.errors import LedgerError
 
 arrays = hnp.arrays(
@@ -40,7 +41,7 @@ def test_resumes_with_what_is_done(tmp_path):
     write(tmp_path, [0, 2])
     write(tmp_path, [1])
     with Ledger(tmp_path, "shard-0", "a") as ledger:
-        assert ledger.done() == {0, 1, 2}
+        assert ledger.done().tolist() == [0, 1, 2]
     assert [len(record["x"]) for record in Records(tmp_path, "a", 3)] == [1, 2, 3]
 
 
@@ -48,7 +49,7 @@ def test_other_identity_starts_anew(tmp_path):
     write(tmp_path, [0, 1])
     write(tmp_path, [1], identity="b")
     with Ledger(tmp_path, "shard-0", "b") as ledger:
-        assert ledger.done() == {1}
+        assert ledger.done().tolist() == [1]
     with pytest.raises(LedgerError, match=r"0 of 2 blocks; missing are \[0, 1\]"):
         Records(tmp_path, "a", 2)
 
@@ -57,7 +58,7 @@ def test_number_of_shards_may_change(tmp_path):
     write(tmp_path, [0, 1], name="shard-0")
     write(tmp_path, [2, 3], name="shard-1")
     with Ledger(tmp_path, "shard-2", "a") as ledger:
-        assert ledger.done() == {0, 1, 2, 3}
+        assert ledger.done().tolist() == [0, 1, 2, 3]
 
 
 def test_blocks_that_were_overwritten_in_between_are_not_done(tmp_path):
@@ -66,7 +67,7 @@ def test_blocks_that_were_overwritten_in_between_are_not_done(tmp_path):
         write(tmp_path, [2 * shard, 2 * shard + 1], identity="a", name=f"shard-{shard}")
     write(tmp_path, range(6), identity="b")
     with Ledger(tmp_path, "shard-0", "a") as ledger:
-        assert ledger.done() == set()
+        assert ledger.done().size == 0
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
@@ -79,7 +80,7 @@ def test_torn_tail_is_dropped(tmp_path, kept):
     os.truncate(path, torn)
     write(tmp_path, [4])
     with Ledger(tmp_path, "shard-0", "a") as ledger:
-        assert ledger.done() == {0, 1, 2, 4}
+        assert ledger.done().tolist() == [0, 1, 2, 4]
 
 
 def test_damaged_record_ends_the_ledger(tmp_path):
@@ -89,7 +90,7 @@ def test_damaged_record_ends_the_ledger(tmp_path):
     data[-1] ^= 0xFF
     path.write_bytes(data)
     with Ledger(tmp_path, "shard-0", "a") as ledger:
-        assert ledger.done() == {0, 1}
+        assert ledger.done().tolist() == [0, 1]
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):

@@ -57,7 +57,9 @@ def test_every_executor_runs_every_block_once(tmp_path, blocks, executor):
 def test_failed_blocks_are_named_and_the_others_kept(tmp_path, blocks, executor):
     for index in (3, 7):
         (tmp_path / f"fail-{index}").touch()
-    with pytest.raises(BlockError, match=r"2 of 12 blocks failed(?s:.*)block 3 \[0:2, 2:4, 2:4\]: bad data"):
+    with pytest.raises(
+        BlockError, match=r"2 of 12 blocks failed(?s:.*)block 3 \[0:2, 2:4, 2:4\] \(2 attempts\): ValueError: bad data"
+    ):
         run(Note(tmp_path), blocks, Execution(executor, 2))
     assert sorted(calls(tmp_path)) == [i for i in range(12) if i not in (3, 7)]
     for index in (3, 7):
