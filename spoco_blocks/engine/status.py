@@ -239,9 +239,9 @@ def _print_lines(status: Status, console: Console, watch_seconds: float | None) 
     while True:
         stages = status.stages()
         for stage in stages:
-            cells = _cells(stage)
-            line = f"{stage.owner} {stage.stage}: {cells[0]}, {cells[1]} blocks, {cells[2]} a second"
-            line += f", {cells[3]} left" if cells[3] else ""
+            state, count, remarks, rate, left = _cells(stage)
+            words = [state, f"{count} blocks", remarks, f"{rate} a second", f"{left} left" if left else ""]
+            line = f"{stage.owner} {stage.stage}: {', '.join(filter(None, words))}"
             console.print(line, markup=False, highlight=False)
             for detail in stage.details:
                 console.print(f"  {detail}", markup=False, highlight=False)
@@ -254,19 +254,19 @@ def _print_lines(status: Status, console: Console, watch_seconds: float | None) 
 
 def _table(stages: Sequence[StageStatus]) -> Table:
     table = Table(title=time.strftime("%H:%M:%S"), caption=None if stages else "no stage has begun")
-    for column in ("results of", "stage", "state", "blocks", "a second", "left", ""):
+    for column in ("results of", "stage", "state", "blocks", "", "a second", "left", ""):
         table.add_column(column, justify="right" if column in {"blocks", "a second", "left"} else "left")
     for stage in stages:
         table.add_row(stage.owner, stage.stage, *_cells(stage), "\n".join(stage.details).replace("[", r"\["))
     return table
 
 
-def _cells(stage: StageStatus) -> tuple[str, str, str, str]:
-    shards = f" of {stage.shards} of {stage.of_shards} shards" if stage.shards < stage.of_shards else ""
+def _cells(stage: StageStatus) -> tuple[str, str, str, str, str]:
+    remarks = [f"{stage.shards} of {stage.of_shards} shards"] if stage.shards < stage.of_shards else []
+    remarks += [f"{len(stage.running)} in hand"] if stage.running else []
+    remarks += [f"{len(stage.failed)} failed"] if stage.failed else []
     left = "" if stage.seconds_left is None else _duration(stage.seconds_left)
-    failed = f", {len(stage.failed)} failed" if stage.failed else ""
-    running = f", {len(stage.running)} in hand" if stage.running else ""
-    return f"{stage.state}", f"{stage.done}/{stage.blocks}{shards}{running}{failed}", f"{stage.per_second:.3g}", left
+    return stage.state, f"{stage.done}/{stage.blocks}", ", ".join(remarks), f"{stage.per_second:.3g}", left
 
 
 def _rate(ledger: ShardStatus, now: float) -> float:
