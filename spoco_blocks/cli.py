@@ -1,4 +1,4 @@
-"""Arguments in, exit code out. Workflow rules call the stages; a user calls `fetch`, `check` and `schema`."""
+"""Arguments in, exit code out. Workflow rules call the stages; a user calls `fetch`, `check`, `status` and `schema`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from spoco_blocks import __version__
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
-from spoco_blocks.errors import SpocoBlocksError
+from spoco_blocks.errors import BlockError, SpocoBlocksError
 from spoco_blocks.settings import Settings, annotation_jobs, jobs, json_schema, load_settings
 
 log = logging.getLogger("spoco_blocks")
@@ -178,6 +180,14 @@ def fetch(args: argparse.Namespace) -> None:
     print(bring(args.name, args.into, args.source))
 
 
+def status(args: argparse.Namespace) -> None:
+    """Tell how far every stage is, from its records: also while it runs."""
+    from spoco_blocks.engine.status import show
+
+    with suppress(KeyboardInterrupt):
+        show(args.results, args.watch)
+
+
 def schema(args: argparse.Namespace) -> None:
     """Print the JSON schema of the configuration."""
     print(json_schema(), end="")
@@ -191,6 +201,9 @@ def main(arguments: list[str] | None = None) -> int:
         args.command(args)
     except SpocoBlocksError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if isinstance(error, BlockError):
+            command = shlex.join(["spoco-blocks", *(sys.argv[1:] if arguments is None else arguments)])
+            print(f"Where snakemake started this, run snakemake again; else:\n  {command}", file=sys.stderr)
         return 1
     return 0
 
@@ -207,6 +220,9 @@ def _parser() -> argparse.ArgumentParser:
         add.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="blocks, or threads, at once")
         add.add_argument("--memory-mb", type=int, default=None, help="memory for all workers, in MiB")
         add.add_argument("--executor", choices=("serial", "threads", "dask"), default="dask", help="what runs blocks")
+        add.add_argument("--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to use, tcp://HOST:8786")
+        add.add_argument("--gpus", type=int, default=0, help="GPUs of this machine, for one Dask worker each")
+        add.add_argument("--retries", type=int, default=1, help="further attempts at a block that failed")
         add.add_argument("--shard", type=int, default=0, help="which shard of the blocks")
         add.add_argument("--shards", type=int, default=1, help="of how many")
         add.add_argument("--content", default="", help="fingerprint of the stores that users edit")
@@ -218,6 +234,12 @@ def _parser() -> argparse.ArgumentParser:
         "--from", dest="source", type=Path, default=None, help="the downloaded file, where there is no network"
     )
     add.set_defaults(command=fetch)
+    add = commands.add_parser("status", help=status.__doc__, description=status.__doc__)
+    add.add_argument("results", type=Path, nargs="?", default=Path("results"), help="results folder")
+    add.add_argument(
+        "--watch", type=float, nargs="?", const=2.0, default=None, metavar="SECONDS", help="again and again"
+    )
+    add.set_defaults(command=status)
     add = commands.add_parser("schema", help=schema.__doc__, description=schema.__doc__)
     add.set_defaults(command=schema)
     return parser
@@ -236,7 +258,9 @@ def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespac
 
 
 def _execution(args: argparse.Namespace) -> Execution:
-    return Execution(args.executor, args.workers, args.memory_mb)
+    return Execution(
+        args.executor, args.workers, args.memory_mb, scheduler=args.scheduler, gpus=args.gpus, retries=args.retries
+    )
 
 
 if __name__ == "__main__":

@@ -51,6 +51,10 @@ class BlockError(SpocoBlocksError, RuntimeError):
     """Blocks that failed while the others were finished."""
 
 
+class ExecutorError(SpocoBlocksError, RuntimeError):
+    """Workers that cannot be used as asked, cannot be reached or were all lost."""
+
+
 class ResourceError(SpocoBlocksError, MemoryError):
     """A plan that needs more memory or disk than it was given."""
 

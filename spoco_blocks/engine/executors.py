@@ -1,100 +1,137 @@
-"""What runs the blocks: one after the other, threads, or local Dask processes. Never changes a result."""
+"""What runs the blocks: one after the other, threads, or Dask. Never changes a result."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from queue import SimpleQueue
+from typing import Literal
 
-Outcome = tuple[int, Any]
-"""An item and its result, or the exception that it ended with."""
+from spoco_blocks.engine.batches import MAX_BATCH, Pool, Returned
+from spoco_blocks.engine.tasks import Outcome, Work, run_batch
+from spoco_blocks.errors import ExecutorError
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a stage may use this machine.
+    """How a stage may use this machine, or others.
 
     Attributes
     ----------
     executor : str
-        "serial", "threads" or "dask" (local processes).
+        "serial", "threads" or "dask" (local processes, or the workers of a scheduler).
     workers : int
-        Blocks in flight at once.
+        Blocks that run at once. A scheduler's workers have numbers of threads of their own, which count instead.
     memory_mb : int or None
         Memory that all workers together may use, in MiB; None = not checked.
+    scheduler : str or None
+        Address of a running Dask scheduler, for instance ``tcp://10.0.0.1:8786``; None = local processes.
+    gpus : int
+        GPUs of this machine that Dask workers use, one process each, beside `workers` processes without; 0 = processes
+        see this machine as it is.
+    gpu_blocks : int
+        Blocks at once on each GPU, a power of 2: one computes while others read and write.
+    retries : int
+        Further attempts at a block that failed for no reason of its own, after all others.
     """
 
     executor: Literal["serial", "threads", "dask"] = "serial"
     workers: int = 1
     memory_mb: int | None = None
+    scheduler: str | None = None
+    gpus: int = 0
+    gpu_blocks: int = 4
+    retries: int = 1
+
+    def __post_init__(self) -> None:
+        if self.executor != "dask" and (self.scheduler is not None or self.gpus):
+            raise ExecutorError(
+                f"executor {self.executor!r} runs blocks in this process; --scheduler and --gpus need --executor dask."
+            )
+        if self.scheduler is not None and self.gpus:
+            raise ExecutorError(
+                "--gpus starts workers on this machine, --scheduler uses workers that run already: give one of them. "
+                "Start a scheduler's workers with `dask worker ADDRESS --resources gpu=1` on each GPU."
+            )
 
 
-def execute(execution: Execution, function: Callable[[int], Any], items: Sequence[int]) -> Iterator[Outcome]:
-    """Call a function for every item and give the outcomes as they come; an exception is an outcome.
+def open_pool(execution: Execution, work: Work, count: int) -> Pool:
+    """Give what runs the blocks of a stage.
 
-    No more than two items per worker are in flight, so that memory does not depend on their number.
+    Parameters
+    ----------
+    execution : Execution
+        What may be used.
+    work : Work
+        What is run.
+    count : int
+        Number of blocks.
+
+    Raises
+    ------
+    ExecutorError
+        When entered, where a scheduler cannot be reached or has no worker.
     """
-    workers = min(execution.workers, len(items))
-    if execution.executor == "serial" or workers <= 1:
-        return _serial(function, items)
-    if execution.executor == "threads":
-        return _threads(function, items, workers)
-    return _dask(function, items, workers)
+    elsewhere = execution.scheduler is not None or (execution.gpus > 0 and work.part != "cpu")
+    if execution.executor == "dask" and (elsewhere or min(execution.workers, count) > 1):
+        from spoco_blocks.engine.dask_pool import DaskPool
+
+        return DaskPool(execution, work, count)
+    if execution.executor == "threads" and min(execution.workers, count) > 1:
+        return _ThreadPool(work, min(execution.workers, count))
+    return _SerialPool(work)
 
 
-def _serial(function: Callable[[int], Any], items: Sequence[int]) -> Iterator[Outcome]:
-    for item in items:
-        yield item, _attempt(function, item)
+class _SerialPool:
+    """Runs a batch when it is asked for."""
+
+    slots = 1
+    max_batch = MAX_BATCH
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._waiting: deque[Sequence[int]] = deque()
+
+    def submit(self, batch: Sequence[int]) -> None:
+        self._waiting.append(batch)
+
+    def take(self) -> Returned:
+        batch = self._waiting.popleft()
+        return Returned(batch, run_batch(self._work, batch))
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._waiting.clear()
 
 
-def _attempt(function: Callable[[int], Any], item: int) -> Any:
-    try:
-        return function(item)
-    except Exception as error:
-        return error
+class _ThreadPool:
+    """Runs batches in threads of this process."""
 
+    max_batch = MAX_BATCH
 
-def _threads(function: Callable[[int], Any], items: Sequence[int], workers: int) -> Iterator[Outcome]:
-    queue = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
-        running = {pool.submit(_attempt, function, item): item for _, item in zip(range(workers), queue, strict=False)}
-        while running:
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield running.pop(future), future.result()
-                for item in queue:
-                    running[pool.submit(_attempt, function, item)] = item
-                    break
+    def __init__(self, work: Work, workers: int) -> None:
+        self._work = work
+        # One waits for each that runs: records are written meanwhile.
+        self.slots = 2 * workers
+        self._threads = ThreadPoolExecutor(workers)
+        self._batches: dict[Future[list[Outcome]], Sequence[int]] = {}
+        self._finished: SimpleQueue[Future[list[Outcome]]] = SimpleQueue()
 
+    def submit(self, batch: Sequence[int]) -> None:
+        future = self._threads.submit(run_batch, self._work, batch)
+        self._batches[future] = batch
+        future.add_done_callback(self._finished.put)
 
-def _dask(function: Callable[[int], Any], items: Sequence[int], workers: int) -> Iterator[Outcome]:
-    import dask
-    from distributed import Client, LocalCluster, as_completed
+    def take(self) -> Returned:
+        future = self._finished.get()
+        return Returned(self._batches.pop(future), future.result())
 
-    # Importing it sets its level to INFO: a dozen lines for each cluster that starts and ends.
-    logging.getLogger("distributed").setLevel(logging.WARNING)
-    # The projection of the runner bounds memory; Dask's own limit would pause workers on what zarr and torch cache.
-    options = {"n_workers": workers, "threads_per_worker": 1, "processes": True, "memory_limit": 0}
-    with (
-        dask.config.set({"distributed.worker.daemon": True}),
-        LocalCluster(dashboard_address=None, silence_logs=50, **options) as cluster,
-        Client(cluster) as client,
-    ):
-        queue = iter(items)
-        running = {
-            client.submit(_attempt, function, item, pure=False): item
-            for _, item in zip(range(2 * workers), queue, strict=False)
-        }
-        stream = as_completed(list(running))
-        for future in stream:
-            item = running.pop(future)
-            outcome = future.result() if future.status == "finished" else future.exception()
-            future.release()
-            for following in queue:
-                submitted = client.submit(_attempt, function, following, pure=False)
-                running[submitted] = following
-                stream.add(submitted)
-                break
-            yield item, outcome
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._threads.shutdown(cancel_futures=True)

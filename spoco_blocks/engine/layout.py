@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -240,3 +241,18 @@ class Layout:
     def segmentation(self, name: str) -> SegmentationResults:
         """Results of a segmentation."""
         return SegmentationResults(self.root / "segmentations" / name)
+
+    def ledger_folders(self) -> Iterator[tuple[str, str, Path]]:
+        """Give every folder that holds ledgers: whose it is, its stage, and where it lies.
+
+        Notes
+        -----
+        Looks into no store, however many files it has.
+        """
+        for pattern in ("volumes/*", "models/*/pseudo/*", "segmentations/*"):
+            for owner in sorted(self.root.glob(pattern)):
+                stages = [path for path in sorted(owner.glob("*")) if path.is_dir() and path.suffix != ".zarr"]
+                for folder in (inner for stage in stages for inner in (stage, *sorted(stage.glob("*/")))):
+                    if next(folder.glob("*.ledger"), None) is not None:
+                        name = owner.relative_to(self.root).as_posix()
+                        yield name, folder.relative_to(owner).as_posix(), folder

@@ -1,52 +1,45 @@
-"""What is done: an append-only file of block records per shard of work.
+"""What is done: an append-only file per shard of work.
 
-A record is committed only after its block's voxels are on disk, so the record is the done marker. A file starts with
+A block's record is committed only after its voxels are on disk, so the record is the done marker. A file starts with
 one JSON line that names its identity (the digest of settings, inputs, stage version and grid); records of another
-identity are never reused. Records are framed by a length and a checksum: what a crash tore off is cut away at the next
-start. One writer per file, held by a lock that dies with its process.
+identity are never reused. Then come frames: a run began, blocks were handed out, a block is done (its tables), a block
+failed (why). What a crash tore off is cut away at the next start. One writer per file, held by a lock that dies with
+its process; whoever only reads, as `spoco-blocks status` does, takes no lock.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
-import struct
-import zlib
-from collections.abc import Iterator, Mapping
+import time
+import weakref
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spoco_blocks.engine.frames import (
+    DONE,
+    FAILED,
+    RUN,
+    STARTED,
+    Tables,
+    frame_bytes,
+    header_line,
+    pack,
+    read_frames,
+    unpack,
+)
 from spoco_blocks.engine.lock import acquire, held
 from spoco_blocks.errors import LedgerError
 
-Tables = Mapping[str, NDArray[Any]]
+__all__ = ["Ledger", "Records", "Tables", "ledgers_in"]
 
-_FRAME = struct.Struct("<4sQII")  # mark, block, payload length, checksum of the payload
-_MARK = b"BLCK"
-
-
-def pack(tables: Tables) -> bytes:
-    """Put small arrays into bytes: a JSON line of names, types and shapes, then the data, compressed."""
-    arrays = {name: np.asarray(array, order="C") for name, array in tables.items()}
-    header = json.dumps([[name, a.dtype.str, a.shape] for name, a in arrays.items()]).encode() + b"\n"
-    return zlib.compress(header + b"".join(a.tobytes() for a in arrays.values()), 1)
-
-
-def unpack(payload: bytes) -> dict[str, NDArray[Any]]:
-    """Undo `pack`."""
-    data = zlib.decompress(payload)
-    offset = data.index(b"\n") + 1
-    tables = {}
-    for name, dtype, shape in json.loads(data[:offset]):
-        count = int(np.prod(shape, dtype=np.int64))
-        tables[name] = np.frombuffer(data, np.dtype(dtype), count, offset).reshape(shape)
-        offset += tables[name].nbytes
-    return tables
+BUFFER_BYTES = 2**20
 
 
 class Ledger:
@@ -72,45 +65,105 @@ class Ledger:
         self.path = folder / f"{name}.ledger"
         folder.mkdir(parents=True, exist_ok=True)
         self._held = acquire(self.path.with_suffix(".lock"))
-        self._file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
-        self._start()
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._start()
+        except BaseException:
+            self._held.close()
+            raise
 
     def _start(self) -> None:
         # Blocks about to be written make the records of another identity untrue, whichever shard they belong to.
-        for path in _ledgers(self.folder):
+        for path in ledgers_in(self.folder):
             if path != self.path and not _belongs(path, self.identity):
                 with held(path.with_suffix(".lock")):
                     if not _belongs(path, self.identity):
                         path.write_bytes(b"")
-        header = _header(self.identity)
-        end = 0
-        if os.fstat(self._file.fileno()).st_size and self._file.readline() == header:
-            end = max((position for _, _, position in _frames(self.path, self.identity)), default=len(header))
-        else:
-            self._file.truncate(0)
-            self._file.seek(0)
-            self._file.write(header)
-            end = len(header)
-        self._file.truncate(end)
-        self._file.seek(end)
+        mine = _scan(self.path, self.identity)
+        self._done, self._end = mine.blocks, mine.end
+        os.ftruncate(self._file, self._end)
+        os.lseek(self._file, self._end, os.SEEK_SET)
+        if not self._end:
+            self._append(header_line(self.identity))
 
-    def done(self) -> set[int]:
-        """Give the blocks that any shard of this stage has finished, so that the number of shards may change."""
-        return {block for path in _ledgers(self.folder) for block, _, _ in _frames(path, self.identity)}
+    def _append(self, data: bytes) -> None:
+        """Write data whole, or not at all."""
+        try:
+            written = os.write(self._file, data)
+            complaint = f"only {written} of {len(data)} bytes were written"
+        except OSError as error:
+            written, complaint = 0, str(error)
+        if written != len(data):
+            os.ftruncate(self._file, self._end)
+            os.lseek(self._file, self._end, os.SEEK_SET)
+            raise LedgerError(
+                f"{self.path} cannot be written ({complaint}); is the disk full? What was finished before is kept. "
+                "Make room and start again: it continues from there."
+            )
+        self._end += written
 
-    def commit(self, block: int, tables: Tables) -> None:
-        """Append a record; the caller has the block's voxels on disk by now."""
-        payload = pack(tables)
-        record = _FRAME.pack(_MARK, block, len(payload), zlib.crc32(payload)) + payload
-        written = self._file.write(record)
-        if written != len(record):
-            raise LedgerError(f"{self.path}: only {written} of {len(record)} bytes were written; is the disk full?")
+    def done(self) -> NDArray[np.int64]:
+        """Give the blocks that any shard of this stage has finished, so that the number of shards may change.
+
+        Returns
+        -------
+        ndarray of int64
+            Numbers of blocks, sorted.
+
+        Notes
+        -----
+        Reads the other shards' files; this one was read when it was opened.
+        """
+        others = (_scan(path, self.identity).blocks for path in ledgers_in(self.folder) if path != self.path)
+        return np.unique(np.concatenate([np.asarray(self._done, np.int64), *others]))
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Note that a run begins: how many blocks it has to do, of how many, and what else `status` shows of it."""
+        self._append(frame_bytes(RUN, json.dumps(dict(facts) | {"pid": os.getpid()}).encode(), time.time()))
+
+    def started(self, blocks: Sequence[int]) -> None:
+        """Note blocks that are handed out together: one frame for all of them."""
+        self._append(frame_bytes(STARTED, np.asarray(blocks, "<i8").tobytes(), time.time()))
+
+    def commit(self, block: int, tables: Tables, seconds: float = 0.0) -> None:
+        """Append a record; the caller has the block's voxels on disk by now.
+
+        Parameters
+        ----------
+        block : int
+            Number of the block.
+        tables : mapping of str to ndarray
+            What later stages need of it.
+        seconds : float
+            How long it took.
+
+        Raises
+        ------
+        LedgerError
+            When the disk is full; the ledger is then as it was before.
+        """
+        self._append(frame_bytes(DONE, pack(tables), time.time(), block, seconds))
+        self._done.append(block)
+
+    def failed(self, block: int, reason: str, seconds: float = 0.0) -> None:
+        """Note that a block failed, and why; a later record makes it done."""
+        self._append(frame_bytes(FAILED, reason.encode(errors="replace"), time.time(), block, seconds))
 
     def close(self) -> None:
-        """Flush to the disk and let go."""
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._held.close()
+        """Flush to the disk and let go.
+
+        Raises
+        ------
+        LedgerError
+            When the disk did not take all of it.
+        """
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise LedgerError(f"{self.path} is not safely on disk ({error}); make room and start again.") from None
+        finally:
+            os.close(self._file)
+            self._held.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -137,24 +190,38 @@ class Records:
     ------
     LedgerError
         When blocks are missing.
+
+    Notes
+    -----
+    Keeps 32 bytes per block, and the ledgers open.
     """
 
     def __init__(self, folder: Path, identity: str, blocks: int) -> None:
-        self._place = {
-            block: (path, start, stop) for path in _ledgers(folder) for block, start, stop in _frames(path, identity)
-        }
-        missing = sorted(set(range(blocks)) - set(self._place))
-        if missing:
-            raise LedgerError(
-                f"{folder} has {blocks - len(missing)} of {blocks} blocks; missing are {missing[:10]}"
-                f"{'…' if missing[10:] else ''}. Run the stage again: it continues where it stopped."
-            )
         self._blocks = blocks
+        paths = ledgers_in(folder)
+        scans = [_scan(path, identity) for path in paths]
+        numbers = np.concatenate([np.zeros(0, np.int64), *(np.asarray(scan.blocks, np.int64) for scan in scans)])
+        # Of a block's records the last one counts: reversed, it is the first that `unique` meets.
+        self._numbers, last = np.unique(numbers[::-1], return_index=True)
+        chosen = len(numbers) - 1 - last
+        self._file_of = np.repeat(np.arange(len(scans)), [len(scan.blocks) for scan in scans])[chosen]
+        self._stops = _joined(scan.stops for scan in scans)[chosen]
+        self._lengths = _joined(scan.lengths for scan in scans)[chosen]
+        present = self._numbers[(self._numbers >= 0) & (self._numbers < blocks)]
+        if len(present) < blocks:
+            missing = np.setdiff1d(np.arange(blocks), present, assume_unique=True)
+            raise LedgerError(
+                f"{folder} has {blocks - len(missing)} of {blocks} blocks; missing are {missing[:10].tolist()}"
+                f"{'…' if len(missing) > 10 else ''}. Run the stage again: it continues where it stopped."
+            )
+        self._files = [os.open(path, os.O_RDONLY) for path in paths]
+        for file in self._files:
+            weakref.finalize(self, os.close, file)
 
     @property
     def finished(self) -> list[int]:
         """Numbers of the blocks that are done."""
-        return sorted(self._place)
+        return [int(block) for block in self._numbers]
 
     def __len__(self) -> int:
         return self._blocks
@@ -166,40 +233,50 @@ class Records:
 
     def of(self, block: int) -> dict[str, NDArray[Any]]:
         """Give one record, also of a stage that ran only some of its blocks."""
-        path, start, stop = self._place[block]
-        with path.open("rb") as file:
-            file.seek(start)
-            return unpack(file.read(stop - start))
+        place = int(np.searchsorted(self._numbers, block))
+        if place == len(self._numbers) or self._numbers[place] != block:
+            raise KeyError(block)
+        length = int(self._lengths[place])
+        return unpack(os.pread(self._files[self._file_of[place]], length, int(self._stops[place]) - length))
 
     def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
         return (self[block] for block in range(self._blocks))
 
 
-def _header(identity: str) -> bytes:
-    return json.dumps({"format": "spoco_blocks ledger 1", "identity": identity}).encode() + b"\n"
+def ledgers_in(folder: Path) -> list[Path]:
+    """Give the ledgers of a stage, one per shard of work."""
+    return sorted(folder.glob("*.ledger"))
 
 
 def _belongs(path: Path, identity: str) -> bool:
     with path.open("rb") as file:
-        return file.readline() == _header(identity)
+        return file.readline() == header_line(identity)
 
 
-def _ledgers(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.ledger"))
+class _Scan(NamedTuple):
+    """Numbers of the done blocks in the order they were done, their payloads, and where the last whole frame ends."""
+
+    blocks: array[int]
+    stops: array[int]
+    lengths: array[int]
+    end: int
 
 
-def _frames(path: Path, identity: str) -> Iterator[tuple[int, int, int]]:
-    """Give (block, start and stop of the payload) of every whole record; end at the first torn one."""
-    with path.open("rb") as file:
-        header = _header(identity)
-        if file.readline() != header:
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            position, size = len(header), len(data)
-            while position + _FRAME.size <= size:
-                mark, block, length, checksum = _FRAME.unpack_from(data, position)
-                start, stop = position + _FRAME.size, position + _FRAME.size + length
-                if mark != _MARK or stop > size or zlib.crc32(data[start:stop]) != checksum:
-                    return
-                yield block, start, stop
-                position = stop
+def _scan(path: Path, identity: str) -> _Scan:
+    blocks, stops, lengths = array("q"), array("q"), array("q")
+    with path.open("rb", buffering=BUFFER_BYTES) as file:
+        header = file.readline()
+        if header != header_line(identity):
+            return _Scan(blocks, stops, lengths, 0)
+        end = len(header)
+        for frame in read_frames(file):
+            end = frame.stop
+            if frame.kind == DONE:
+                blocks.append(frame.block)
+                stops.append(end)
+                lengths.append(len(frame.payload))
+    return _Scan(blocks, stops, lengths, end)
+
+
+def _joined(parts: Iterator[array[int]]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(0, np.int64), *(np.asarray(part, np.int64) for part in parts)])

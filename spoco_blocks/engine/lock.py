@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,9 @@ from spoco_blocks.errors import LedgerError
 
 # Long enough for a process that is just letting go, or being killed.
 PATIENCE_S = 5.0
+# struct flock of 64-bit Linux: type, whence, start, length, process; macOS and the BSDs order it otherwise.
+_LINUX = sys.platform.startswith("linux")
+_FLOCK = struct.Struct("@hhqqi" if _LINUX else "@qqihh")
 
 
 def acquire(path: Path, patience_s: float = PATIENCE_S) -> BinaryIO:
@@ -56,3 +61,27 @@ def held(path: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
         yield
     finally:
         file.close()
+
+
+def holder(path: Path) -> int | None:
+    """Tell which process holds a lock, without taking it even for a moment.
+
+    Parameters
+    ----------
+    path : Path
+        The lock's file. A process that holds the lock itself must not ask: closing the file would give it back.
+
+    Returns
+    -------
+    int or None
+        Its number, 0 where that is not known here; None when nobody holds it.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        asked = (fcntl.F_WRLCK, 0, 0, 0, 0) if _LINUX else (0, 0, 0, fcntl.F_WRLCK, 0)
+        answer = _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_GETLK, _FLOCK.pack(*asked)))
+    kind, process = (answer[0], answer[4]) if _LINUX else (answer[3], answer[2])
+    return None if kind == fcntl.F_UNLCK else max(0, int(process))

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
-from spoco_blocks.engine.executors import Execution, execute
-from spoco_blocks.engine.ledger import Ledger, Tables
+import numpy as np
+
+from spoco_blocks.engine.batches import Numbers, run_batches
+from spoco_blocks.engine.executors import Execution, open_pool
+from spoco_blocks.engine.ledger import Ledger
+from spoco_blocks.engine.progress import RunProgress
+from spoco_blocks.engine.tasks import BlockTask, Failure, Part, Work
 from spoco_blocks.errors import BlockError, GridError, ResourceError
-from spoco_blocks.grid import Block, BlockGrid, Triple, triple
+from spoco_blocks.grid import BlockGrid, Triple, triple
 from spoco_blocks.settings.jobs import digest
 
 log = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_LINES = 10.0
-
-
-class BlockTask(Protocol):
-    """The work of one block: reads `outer`, writes `inner`, gives its small tables.
-
-    Must pickle, must not depend on any other block, and running it twice must change nothing.
-    """
-
-    def __call__(self, block: Block) -> Tables:
-        """Do the work."""
-
-    def memory_bytes(self, block: Block) -> int:
-        """Project the memory that one block needs at most."""
+# Blocks that an error names; thousands may fail for one reason.
+NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -80,17 +71,6 @@ class Summary:
     peak_memory_projected_mb: int
 
 
-@dataclass(frozen=True)
-class _OneBlock:
-    """The task as the executors see it: only numbers travel."""
-
-    task: BlockTask
-    grid: BlockGrid
-
-    def __call__(self, index: int) -> Tables:
-        return self.task(self.grid.block(index))
-
-
 def run(task: BlockTask, blocks: Blocks, execution: Execution) -> Summary:
     """Run the blocks of a shard that are not done yet.
 
@@ -103,59 +83,106 @@ def run(task: BlockTask, blocks: Blocks, execution: Execution) -> Summary:
     LedgerError
         When another process runs this shard.
     """
+    work = Work(task, blocks.grid)
     with Ledger(blocks.folder, f"shard-{blocks.shard}", blocks.record_identity) as ledger:
-        done = ledger.done()
-        mine = blocks.mine
-        todo = [index for index in mine if index not in done]
-        execution, memory_mb = _fit_memory(task, blocks.grid, len(todo), execution)
+        mine = np.asarray(blocks.mine, np.int64)
+        todo = mine[~np.isin(mine, ledger.done())]
+        execution, memory_mb = _fit_memory(work, len(todo), execution)
         if len(mine) > len(todo):
             log.info("%d of %d blocks were done before", len(mine) - len(todo), len(mine))
-        failed = _run_all(task, blocks.grid, todo, ledger, execution)
+        failed = {}
+        if len(todo):
+            facts = {"todo": len(todo), "blocks": len(mine), "shard": blocks.shard, "shards": blocks.shards}
+            ledger.begin(facts | {"executor": execution.executor, "workers": execution.workers})
+            failed = _run_all(work, todo, ledger, execution)
     if failed:
         raise BlockError(_describe(failed, blocks.grid, len(todo)))
     return Summary(len(todo), len(mine) - len(todo), memory_mb)
 
 
-def _run_all(
-    task: BlockTask, grid: BlockGrid, todo: Sequence[int], ledger: Ledger, execution: Execution
-) -> dict[int, BaseException]:
-    failed: dict[int, BaseException] = {}
-    start = spoken = time.monotonic()
-    for count, (index, outcome) in enumerate(execute(execution, _OneBlock(task, grid), todo), 1):
-        if isinstance(outcome, BaseException):
-            failed[index] = outcome
-            log.error("block %d %s failed: %r", index, grid.block(index).inner, outcome)
-        else:
-            ledger.commit(index, outcome)
-        now = time.monotonic()
-        if count == len(todo) or now - spoken > SECONDS_BETWEEN_LINES:
-            rate = count / max(now - start, 1e-9)
-            log.info("%d of %d blocks, %.2f a second, %.0f s left", count, len(todo), rate, (len(todo) - count) / rate)
-            spoken = now
+def _run_all(work: Work, todo: Numbers, ledger: Ledger, execution: Execution) -> dict[int, list[Failure]]:
+    """Run blocks, and those that failed again after all others; gives the attempts at those that are not done."""
+    failed: dict[int, list[Failure]] = {}
+    done = 0
+    with open_pool(execution, work, len(todo)) as pool, RunProgress(len(todo)) as progress:
+        blocks: Numbers = todo
+        for attempt in range(1 + execution.retries):
+            for index, result, seconds in run_batches(pool, blocks, ledger.started):
+                if isinstance(result, Failure):
+                    _note_failure(index, result, work.grid, attempt, first=not failed)
+                    failed.setdefault(index, []).append(result)
+                    ledger.failed(index, result.reason, seconds)
+                else:
+                    ledger.commit(index, result, seconds)
+                    failed.pop(index, None)
+                    done += 1
+                progress.update(done, len(failed))
+            blocks = sorted(index for index, failures in failed.items() if failures[-1].again)
+            if not blocks:
+                break
     return failed
 
 
-def _fit_memory(task: BlockTask, grid: BlockGrid, count: int, execution: Execution) -> tuple[Execution, int]:
+def _note_failure(index: int, failure: Failure, grid: BlockGrid, attempt: int, *, first: bool) -> None:
+    # A thousand blocks that fail for one reason need its place in the code once.
+    trace = f"\n{failure.trace}" if first and failure.trace else ""
+    again = f" in attempt {attempt + 1}" if attempt else ""
+    log.error("block %d %s failed%s: %s%s", index, grid.block(index).inner, again, failure.reason, trace)
+
+
+def _fit_memory(work: Work, count: int, execution: Execution) -> tuple[Execution, int]:
     """Take as many workers as memory allows: their number never changes a result."""
+    grid = work.grid
     middle = grid.block(grid.index(triple(n // 2 for n in grid.counts)))
-    each_mb = task.memory_bytes(middle) // 2**20 + 1
-    workers = max(1, min(execution.workers, count))
-    if execution.memory_mb is not None:
-        if each_mb > execution.memory_mb:
-            raise ResourceError(
-                f"a block of {grid.block_shape} voxels with its halo {grid.halo} needs about {each_mb} MiB, "
-                f"{execution.memory_mb} MiB are given. Use smaller blocks (segmentations.NAME.blocks.shape_voxels) or "
-                "give more memory (snakemake --set-resources RULE:mem_mb=MIB)."
-            )
-        workers = min(workers, execution.memory_mb // each_mb)
-    if workers < min(execution.workers, count):
-        log.info("%d workers instead of %d: each needs about %d MiB", workers, execution.workers, each_mb)
-    return replace(execution, workers=workers), each_mb * workers
+    each_mb = work.task.memory_bytes(middle) // 2**20 + 1
+    part = work.part if execution.gpus else "cpu"
+    gpus = 0 if part == "cpu" else min(execution.gpus, max(1, count))
+    wanted = replace(execution, workers=max(1, min(execution.workers, count)), gpus=gpus)
+    if execution.memory_mb is None:
+        return wanted, each_mb * _at_once(wanted, part)
+    # Where a block has two halves, one is fed while another is finished.
+    least_mb = each_mb * (2 if part == "halves" else 1)
+    if least_mb > execution.memory_mb:
+        raise ResourceError(
+            f"a block of {grid.block_shape} voxels with its halo {grid.halo} needs about {least_mb} MiB, "
+            f"{execution.memory_mb} MiB are given. Use smaller blocks (segmentations.NAME.blocks.shape_voxels) or "
+            "give more memory (snakemake --set-resources RULE:mem_mb=MIB)."
+        )
+    if execution.scheduler is not None:
+        return wanted, each_mb * _at_once(wanted, part)
+    fitting = _within(wanted, part, execution.memory_mb // each_mb)
+    if fitting != wanted:
+        at_once, before = _at_once(fitting, part), _at_once(wanted, part)
+        log.info("%d blocks at once instead of %d: each needs about %d MiB", at_once, before, each_mb)
+    return fitting, each_mb * _at_once(fitting, part)
 
 
-def _describe(failed: dict[int, BaseException], grid: BlockGrid, count: int) -> str:
-    lines = [f"{len(failed)} of {count} blocks failed; the others are done and kept. Run the stage again to retry."]
-    lines += [f"  block {index} {grid.block(index).inner}: {error}" for index, error in sorted(failed.items())[:10]]
+def _at_once(execution: Execution, part: Part) -> int:
+    on_gpus = execution.gpus * execution.gpu_blocks
+    return on_gpus + (0 if part == "gpu" else execution.workers)
+
+
+def _within(execution: Execution, part: Part, room: int) -> Execution:
+    """Let GPUs give up what they overlap first, then GPUs go, then workers without."""
+    gpus, gpu_blocks, least = execution.gpus, execution.gpu_blocks, 0 if part == "gpu" else 1
+    while gpus * gpu_blocks + least > room and gpu_blocks > 1:
+        gpu_blocks //= 2
+    gpus = min(gpus, room - least)
+    workers = execution.workers if part == "gpu" else min(execution.workers, room - gpus * gpu_blocks)
+    return replace(execution, gpus=gpus, gpu_blocks=gpu_blocks, workers=workers)
+
+
+def _describe(failed: dict[int, list[Failure]], grid: BlockGrid, count: int) -> str:
+    lines = [
+        f"{len(failed)} of {count} blocks failed; the others are done and kept. Run the same command again: it retries "
+        "these blocks only."
+    ]
+    for index, failures in sorted(failed.items())[:NAMED]:
+        reasons = list(dict.fromkeys(failure.reason for failure in failures))
+        tried = f" ({len(failures)} attempts)" if len(failures) > 1 else ""
+        lines.append(f"  block {index} {grid.block(index).inner}{tried}: {'; before that: '.join(reasons[::-1])}")
+    if len(failed) > NAMED:
+        lines.append(f"  and {len(failed) - NAMED} more; `spoco-blocks status` names them.")
     return "\n".join(lines)
 
 

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spoco_blocks.engine.ledger import Ledger, Records, pack, unpack
+from spoco_blocks.engine.frames import DONE, FAILED, RUN, pack, read_frames, unpack
+from spoco_blocks.engine.ledger import Ledger, Records
+from spoco_blocks.engine.lock import holder
 from spoco_blocks.errors import LedgerError
 
 arrays = hnp.arrays(
@@ -40,7 +42,7 @@ def test_resumes_with_what_is_done(tmp_path):
     write(tmp_path, [0, 2])
     write(tmp_path, [1])
     with Ledger(tmp_path, "shard-0", "a") as ledger:
-        assert ledger.done() == {0, 1, 2}
+        assert ledger.done().tolist() == [0, 1, 2]
     assert [len(record["x"]) for record in Records(tmp_path, "a", 3)] == [1, 2, 3]
 
 
@@ -48,7 +50,7 @@ def test_other_identity_starts_anew(tmp_path):
     write(tmp_path, [0, 1])
     write(tmp_path, [1], identity="b")
     with Ledger(tmp_path, "shard-0", "b") as ledger:
-        assert ledger.done() == {1}
+        assert ledger.done().tolist() == [1]
     with pytest.raises(LedgerError, match=r"0 of 2 blocks; missing are \[0, 1\]"):
         Records(tmp_path, "a", 2)
 
@@ -57,7 +59,7 @@ def test_number_of_shards_may_change(tmp_path):
     write(tmp_path, [0, 1], name="shard-0")
     write(tmp_path, [2, 3], name="shard-1")
     with Ledger(tmp_path, "shard-2", "a") as ledger:
-        assert ledger.done() == {0, 1, 2, 3}
+        assert ledger.done().tolist() == [0, 1, 2, 3]
 
 
 def test_blocks_that_were_overwritten_in_between_are_not_done(tmp_path):
@@ -66,20 +68,86 @@ def test_blocks_that_were_overwritten_in_between_are_not_done(tmp_path):
         write(tmp_path, [2 * shard, 2 * shard + 1], identity="a", name=f"shard-{shard}")
     write(tmp_path, range(6), identity="b")
     with Ledger(tmp_path, "shard-0", "a") as ledger:
-        assert ledger.done() == set()
+        assert ledger.done().size == 0
 
 
-@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
-def test_torn_tail_is_dropped(tmp_path, kept):
+def test_torn_tail_is_dropped_wherever_it_is_torn(tmp_path):
     write(tmp_path, range(3))
     path = tmp_path / "shard-0.ledger"
-    whole = path.stat().st_size
+    before = path.stat().st_size
     write(tmp_path, [3])
-    torn = whole + int(kept * (path.stat().st_size - whole))
-    os.truncate(path, torn)
-    write(tmp_path, [4])
+    whole = path.read_bytes()
+    for kept in range(before, len(whole)):
+        path.write_bytes(whole[:kept])
+        write(tmp_path, [4])
+        with Ledger(tmp_path, "shard-0", "a") as ledger:
+            assert ledger.done().tolist() == [0, 1, 2, 4]
+
+
+def test_a_torn_first_line_starts_anew(tmp_path):
+    write(tmp_path, [0])
+    path = tmp_path / "shard-0.ledger"
+    line = path.read_bytes().index(b"\n")
+    os.truncate(path, line - 3)
+    write(tmp_path, [1])
     with Ledger(tmp_path, "shard-0", "a") as ledger:
-        assert ledger.done() == {0, 1, 2, 4}
+        assert ledger.done().tolist() == [1]
+
+
+def test_says_what_happened(tmp_path):
+    with Ledger(tmp_path, "shard-0", "a") as ledger:
+        ledger.begin({"todo": 3, "workers": 2})
+        ledger.started([4, 5, 6])
+        ledger.failed(5, "ValueError: größe", 0.5)
+        ledger.commit(4, {"x": np.arange(2)}, 1.5)
+        ledger.started([5])
+        ledger.commit(5, {"x": np.arange(3)})
+        assert ledger.done().tolist() == [4, 5]
+    with (tmp_path / "shard-0.ledger").open("rb") as file:
+        file.readline()
+        run, started, failed, done, again, late = read_frames(file)
+    assert run.kind == RUN
+    assert run.facts == {"todo": 3, "workers": 2, "pid": os.getpid()}
+    assert (started.blocks, again.blocks) == ([4, 5, 6], [5])
+    assert (failed.kind, failed.block, failed.seconds, failed.reason) == (FAILED, 5, 0.5, "ValueError: größe")
+    assert (done.kind, done.block, done.seconds) == (DONE, 4, 1.5)
+    assert late.block == 5
+    assert run.time <= done.time <= late.time
+    assert len(Records(tmp_path, "a", 0).of(5)["x"]) == 3
+
+
+def test_of_two_records_of_a_block_the_last_one_counts(tmp_path):
+    for length in (1, 2):
+        with Ledger(tmp_path, "shard-0", "a") as ledger:
+            ledger.commit(0, {"x": np.arange(length)})
+    records = Records(tmp_path, "a", 1)
+    assert len(records[0]["x"]) == 2
+    assert records.finished == [0]
+    with pytest.raises(KeyError):
+        records.of(1)
+
+
+def test_a_full_disk_keeps_what_was_committed(tmp_path):
+    """The limit is one of the operating system: it takes part of a write, then refuses."""
+    code = (
+        "import pathlib, resource, signal, sys; import numpy as np\n"
+        "from spoco_blocks.engine.ledger import Ledger; from spoco_blocks.errors import LedgerError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "with Ledger(pathlib.Path(sys.argv[1]), 'shard-0', 'a') as ledger:\n"
+        "    try:\n"
+        "        for block in range(1000): ledger.commit(block, {'x': np.arange(block)})\n"
+        "    except LedgerError as error: print(block, error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True).stdout
+    kept = int(said.split()[0])
+    assert "is the disk full? What was finished before is kept" in said
+    assert kept > 3
+    with (tmp_path / "shard-0.ledger").open("rb") as file:
+        file.readline()
+        assert [frame.stop for frame in read_frames(file)][-1] == os.fstat(file.fileno()).st_size
+    write(tmp_path, [kept])
+    with Ledger(tmp_path, "shard-0", "a") as ledger:
+        assert ledger.done().tolist() == list(range(kept + 1))
 
 
 def test_damaged_record_ends_the_ledger(tmp_path):
@@ -89,7 +157,7 @@ def test_damaged_record_ends_the_ledger(tmp_path):
     data[-1] ^= 0xFF
     path.write_bytes(data)
     with Ledger(tmp_path, "shard-0", "a") as ledger:
-        assert ledger.done() == {0, 1}
+        assert ledger.done().tolist() == [0, 1]
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
@@ -113,3 +181,20 @@ def test_missing_block_is_an_index_error(tmp_path):
     write(tmp_path, [0])
     with pytest.raises(IndexError):
         Records(tmp_path, "a", 1)[1]
+
+
+def test_whoever_asks_for_a_holder_disturbs_nobody(tmp_path):
+    lock = tmp_path / "shard-0.lock"
+    assert holder(lock) is None
+    code = (
+        "import pathlib, sys; from spoco_blocks.engine.ledger import Ledger\n"
+        "ledger = Ledger(pathlib.Path(sys.argv[1]), 'shard-0', 'a'); print('held', flush=True); sys.stdin.readline()\n"
+        "ledger.commit(0, {})"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        assert holder(lock) == holder(lock) == process.pid
+        process.communicate(b"go on\n")
+    assert process.returncode == 0
+    assert holder(lock) is None

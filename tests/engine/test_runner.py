@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 import pytest
+from block_tasks import Note
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.ledger import Records
@@ -15,26 +12,8 @@ from spoco_blocks.errors import BlockError, GridError, ResourceError
 from spoco_blocks.grid import BlockGrid
 
 
-@dataclass(frozen=True)
-class Note:
-    """Notes each call in a folder, and fails where a file says so."""
-
-    folder: Path
-    megabytes: int = 1
-
-    def __call__(self, block):
-        if (self.folder / f"fail-{block.index}").exists():
-            raise ValueError(f"bad data in {block.inner}")
-        with (self.folder / f"calls-{block.index}").open("a") as file:
-            file.write("x")
-        return {"start": np.array(block.inner.start), "square": np.array(block.index**2)}
-
-    def memory_bytes(self, block):
-        return self.megabytes * 2**20
-
-
 def calls(folder):
-    return {int(path.name.split("-")[1]): len(path.read_text()) for path in folder.glob("calls-*")}
+    return {int(path.name.split("-")[1]): len(path.read_text().splitlines()) for path in folder.glob("calls-*")}
 
 
 @pytest.fixture
@@ -57,7 +36,9 @@ def test_every_executor_runs_every_block_once(tmp_path, blocks, executor):
 def test_failed_blocks_are_named_and_the_others_kept(tmp_path, blocks, executor):
     for index in (3, 7):
         (tmp_path / f"fail-{index}").touch()
-    with pytest.raises(BlockError, match=r"2 of 12 blocks failed(?s:.*)block 3 \[0:2, 2:4, 2:4\]: bad data"):
+    with pytest.raises(
+        BlockError, match=r"2 of 12 blocks failed(?s:.*)block 3 \[0:2, 2:4, 2:4\] \(2 attempts\): ValueError: bad data"
+    ):
         run(Note(tmp_path), blocks, Execution(executor, 2))
     assert sorted(calls(tmp_path)) == [i for i in range(12) if i not in (3, 7)]
     for index in (3, 7):

@@ -1,0 +1,63 @@
+"""Short blocks go out together, long ones do not, and no more are on their way than there is room for."""
+
+from __future__ import annotations
+
+import pytest
+from block_tasks import Empty, Note, Slow, line_of, lines
+
+from spoco_blocks.engine.batches import MAX_BATCH, run_batches
+from spoco_blocks.engine.executors import Execution, open_pool
+from spoco_blocks.engine.tasks import Work
+
+
+def run_and_watch(task, count, folder, execution):
+    """Run blocks; give the batches in order, and how many blocks were on their way at each of them."""
+    batches, on_their_way, out = [], [], 0
+
+    def started(batch):
+        nonlocal out
+        batches.append(list(batch))
+        out += len(batch)
+        on_their_way.append(out)
+
+    blocks = range(count)
+    with open_pool(execution, Work(task, line_of(count, folder).grid), count) as pool:
+        for _ in run_batches(pool, blocks, started):
+            out -= 1
+        slots = pool.slots
+    assert out == 0
+    return batches, on_their_way, slots
+
+
+@pytest.mark.parametrize("executor", ["serial", "threads", "dask"])
+def test_short_blocks_go_out_in_batches_and_each_of_them_once(tmp_path, executor):
+    batches, on_their_way, slots = run_and_watch(Empty(), 5000, tmp_path, Execution(executor, 2))
+    assert sorted(block for batch in batches for block in batch) == list(range(5000))
+    assert len(batches[0]) == 1
+    assert max(len(batch) for batch in batches) == MAX_BATCH
+    assert len(batches) < 100
+    # Workers finish together: the last batches are small.
+    assert len(batches[-1]) < MAX_BATCH / 4
+    # What came back last is read while the next batches run.
+    assert max(on_their_way) <= (slots + 1) * MAX_BATCH
+
+
+@pytest.mark.parametrize("executor", ["serial", "threads"])
+def test_long_blocks_go_out_alone(tmp_path, executor):
+    batches, on_their_way, slots = run_and_watch(Slow(tmp_path, seconds=0.16), 10, tmp_path, Execution(executor, 2))
+    assert batches == [[block] for block in range(10)]
+    assert max(on_their_way) <= slots + 1
+
+
+def test_a_batch_ends_early_where_blocks_turn_out_long(tmp_path):
+    """Two hundred blocks of nothing, then ones that take long: those behind a long one are handed out anew."""
+
+    class Turning(Note):
+        def __call__(self, block):
+            return Slow(self.folder, seconds=0.4)(block) if block.index >= 200 else {}
+
+    batches, _, _ = run_and_watch(Turning(tmp_path), 210, tmp_path, Execution("threads", 2))
+    assert sorted({block for batch in batches for block in batch}) == list(range(210))
+    assert len(lines(tmp_path, "calls-*")) == 10
+    handed_out = [block for batch in batches for block in batch]
+    assert len(handed_out) > 210 or max(map(len, batches[-5:])) == 1
