@@ -58,6 +58,11 @@ class Ledger:
     ------
     LedgerError
         When another process holds this ledger.
+
+    Attributes
+    ----------
+    work_s : float
+        Seconds that the blocks in this file took, one after the other.
     """
 
     def __init__(self, folder: Path, name: str, identity: str) -> None:
@@ -80,7 +85,7 @@ class Ledger:
                     if not _belongs(path, self.identity):
                         path.write_bytes(b"")
         mine = _scan(self.path, self.identity)
-        self._done, self._end = mine.blocks, mine.end
+        self._done, self._end, self.work_s = mine.blocks, mine.end, mine.seconds
         os.ftruncate(self._file, self._end)
         os.lseek(self._file, self._end, os.SEEK_SET)
         if not self._end:
@@ -143,6 +148,7 @@ class Ledger:
             When the disk is full; the ledger is then as it was before.
         """
         self._append(frame_bytes(DONE, pack(tables), time.time(), block, seconds))
+        self.work_s += seconds
         self._done.append(block)
 
     def failed(self, block: int, reason: str, seconds: float = 0.0) -> None:
@@ -254,20 +260,23 @@ def _belongs(path: Path, identity: str) -> bool:
 
 
 class _Scan(NamedTuple):
-    """Numbers of the done blocks in the order they were done, their payloads, and where the last whole frame ends."""
+    """Numbers of the done blocks in the order they were done, their payloads, the seconds that they took together, and
+    where the last whole frame ends.
+    """
 
     blocks: array[int]
     stops: array[int]
     lengths: array[int]
+    seconds: float
     end: int
 
 
 def _scan(path: Path, identity: str) -> _Scan:
-    blocks, stops, lengths = array("q"), array("q"), array("q")
+    blocks, stops, lengths, seconds = array("q"), array("q"), array("q"), 0.0
     with path.open("rb", buffering=BUFFER_BYTES) as file:
         header = file.readline()
         if header != header_line(identity):
-            return _Scan(blocks, stops, lengths, 0)
+            return _Scan(blocks, stops, lengths, 0.0, 0)
         end = len(header)
         for frame in read_frames(file):
             end = frame.stop
@@ -275,7 +284,8 @@ def _scan(path: Path, identity: str) -> _Scan:
                 blocks.append(frame.block)
                 stops.append(end)
                 lengths.append(len(frame.payload))
-    return _Scan(blocks, stops, lengths, end)
+                seconds += frame.seconds
+    return _Scan(blocks, stops, lengths, seconds, end)
 
 
 def _joined(parts: Iterator[array[int]]) -> NDArray[np.int64]:

@@ -64,11 +64,22 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did: blocks computed now, and blocks that were done before."""
+    """What a run did.
+
+    Attributes
+    ----------
+    computed, reused : int
+        Blocks computed now, and blocks that were done before.
+    peak_memory_projected_mb : int
+        Memory that the workers were thought to need together, in MiB.
+    work_s : float
+        Seconds of all blocks in this shard's records, one after the other.
+    """
 
     computed: int
     reused: int
     peak_memory_projected_mb: int
+    work_s: float
 
 
 def run(task: BlockTask, blocks: Blocks, execution: Execution) -> Summary:
@@ -97,7 +108,7 @@ def run(task: BlockTask, blocks: Blocks, execution: Execution) -> Summary:
             failed = _run_all(work, todo, ledger, execution)
     if failed:
         raise BlockError(_describe(failed, blocks.grid, len(todo)))
-    return Summary(len(todo), len(mine) - len(todo), memory_mb)
+    return Summary(len(todo), len(mine) - len(todo), memory_mb, round(ledger.work_s, 3))
 
 
 def _run_all(work: Work, todo: Numbers, ledger: Ledger, execution: Execution) -> dict[int, list[Failure]]:

@@ -99,7 +99,7 @@ def run_calibrate(job: ClusterJob, layout: Layout, execution: Execution) -> Mani
     threshold = find_threshold(SampleGradients(source, method), regions, results, watch.identity, execution)
     grid = plan.seeking_grid
     blocks = Blocks(grid, results.ledger("calibrate") / "modes", digest(watch.identity, threshold))
-    run(SeekModes(source, method, threshold, regions), blocks, execution)
+    summary = run(SeekModes(source, method, threshold, regions), blocks, execution)
     records = list(Records(blocks.folder, blocks.record_identity, len(grid)))
     found, counts, region = (np.concatenate([record[name] for record in records]) for name in SOUGHT)
     # Whatever the groups were: in the order of the regions.
@@ -107,7 +107,8 @@ def run_calibrate(job: ClusterJob, layout: Layout, execution: Execution) -> Mani
     found, counts, region = found[order], counts[order], region[order]
     modes, representative = merge_modes(found, counts, method.merge_radius)
     np.savez(results.modes, modes=modes, region=region, representative=representative)
-    result = {"job": job.model_dump(mode="json"), "gradient_threshold": threshold, "modes": len(modes)}
+    decided = {"gradient_threshold": threshold, "modes": len(modes)}
+    result = {"job": job.model_dump(mode="json"), **decided, **summary.__dict__}
     return watch.finish(results.manifest("calibrate"), result)
 
 

@@ -107,11 +107,14 @@ def run_pyramid(job: SegmentationJob, layout: Layout, execution: Execution) -> M
     Records(results.ledger("relabel"), relabelled.result["records"], len(plan.cluster_grid))  # refuses missing blocks
     inputs = {"relabel": relabelled.digest}
     watch = Stopwatch("pyramid", digest("pyramid", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    blocks_done, work_s = 0, 0.0
     for level, factor in enumerate(plan.factors, 1):
         fine = Source(uri=str(results.segments), level=level - 1)
         coarse = Source(uri=str(results.segments), level=level)
         meta = open_source(coarse).meta
         grid = BlockGrid(meta.shape, triple(min(s, e) for s, e in zip(meta.shard_shape, meta.shape, strict=True)))
         blocks = Blocks(grid, results.ledger("pyramid") / f"level-{level}", watch.identity)
-        run(CoarsenBlock(fine, coarse, factor), blocks, execution)
-    return watch.finish(results.manifest("pyramid"), {"job": job.model_dump(mode="json"), "levels": plan.levels})
+        summary = run(CoarsenBlock(fine, coarse, factor), blocks, execution)
+        blocks_done, work_s = blocks_done + summary.computed + summary.reused, work_s + summary.work_s
+    result = {"job": job.model_dump(mode="json"), "levels": plan.levels, "computed": blocks_done, "work_s": work_s}
+    return watch.finish(results.manifest("pyramid"), result)

@@ -20,6 +20,7 @@ from spoco_blocks.settings import jobs, parse_settings
 from spoco_blocks.stages.estimate import StageEstimate, disk_used, outer_voxels, refuse, run_estimate, size_text
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.plan.run import run_plan
+from spoco_blocks.stages.report.costs import gather_costs
 from spoco_blocks.stages.report.wording import TIMES
 
 
@@ -43,6 +44,21 @@ def test_counts_are_those_of_the_run(trained):
     stores = [results.embeddings, results.foreground, results.affinities]
     files = [path for store in stores for path in store.rglob("*") if path.is_file() and path.name != "zarr.json"]
     assert found["embed"].files == len(files)
+
+
+def test_the_report_compares_what_was_planned_with_what_was_used(trained):
+    estimated(trained, "compared", clustering={"kind": "modes"})
+    results = trained.segment("compared", clustering={"kind": "modes"})
+    ran = {stage: [Manifest.read(results.manifest(stage, 0))] for stage in ("embed", "cluster", "relabel")}
+    ran |= {stage: [Manifest.read(results.manifest(stage))] for stage in ("calibrate", "pyramid")}
+    costs = {cost.name: cost for cost in gather_costs(results, ran)}
+    assert list(costs) == ["embed", "calibrate", "cluster", "relabel", "pyramid"]
+    for cost in costs.values():
+        assert cost.blocks[0] == cost.blocks[1]
+    # Tenfold either way: the machine may be busy with other things now and then.
+    for stage in ("embed", "cluster"):
+        planned, used = costs[stage].work_s
+        assert 0.1 * used < planned < 10 * used
 
 
 def test_disk_is_about_what_is_used(trained):

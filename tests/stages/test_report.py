@@ -15,6 +15,7 @@ from spoco_blocks.grid import Box
 from spoco_blocks.kernels.contingency import contingency
 from spoco_blocks.kernels.scores import scores
 from spoco_blocks.stages.report import ObjectTable, Picture, ReportContent, StageTime, write_report
+from spoco_blocks.stages.report.content import StageCost
 from spoco_blocks.stages.report.images import embedding_rgb, label_colours, truth_colours
 from spoco_blocks.stages.report.selection import READ_VOXELS, SHOWN_VOXELS, Subject, choose
 from spoco_blocks.stages.report.wording import SCORES, duration, number
@@ -92,6 +93,7 @@ def content(shape=(12, 40, 48), **changes):
         ],
         objects=table(segments, size),
         stages=[StageTime("embed", 12.5, (12.5, 11.0)), StageTime("stitch", 0.5)],
+        costs=[StageCost("embed", (8, 8), (20.0, 23.5), (4_000_000, None))],
         settings={"Predict embeddings": {"raw": {"uri": "data/raw.zarr", "level": 0, "axes": None}}},
         versions={"numpy": "2.0"},
         provenance={"embed": "0123abcd"},
@@ -137,6 +139,8 @@ def test_says_everything(tmp_path):
     for score in SCORES:
         assert score.name in text
         assert score.text in text
+    for words in ("Planned and used", "20 s", "24 s", "4 MB", "n/a"):
+        assert words in text
     for words in ("Predict embeddings", "data/raw.zarr", "numpy", "0123abcd", "Pull", "Push", "longest of 2 shards"):
         assert words in text
     for i in report.objects.id:

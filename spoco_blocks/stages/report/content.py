@@ -99,6 +99,24 @@ class StageTime:
 
 
 @dataclass(frozen=True)
+class StageCost:
+    """What a stage was thought to cost before it ran, and what it did.
+
+    Attributes
+    ----------
+    name : str
+        The stage.
+    blocks, work_s, disk_bytes : tuple of (number, number or None)
+        Planned and used: blocks, seconds of all blocks one after the other, bytes that it left; None = not known.
+    """
+
+    name: str
+    blocks: tuple[int, int | None]
+    work_s: tuple[float, float | None]
+    disk_bytes: tuple[int, int | None]
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything on the page.
 
@@ -124,6 +142,8 @@ class ReportContent:
         All segments.
     stages : list of StageTime
         In the order in which they ran.
+    costs : list of StageCost
+        Of the stages that were estimated.
     settings : dict
         Settings of each stage.
     versions : dict
@@ -148,6 +168,7 @@ class ReportContent:
     curves: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     objects: ObjectTable = field(default_factory=ObjectTable.empty)
     stages: list[StageTime] = field(default_factory=list)
+    costs: list[StageCost] = field(default_factory=list)
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from spoco_blocks.grid import Box, triple
 from spoco_blocks.settings.jobs import ReportJob
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.report.content import ObjectTable, Picture, ReportContent, StageTime
+from spoco_blocks.stages.report.costs import gather_costs
 from spoco_blocks.stages.report.images import embedding_rgb
 from spoco_blocks.stages.report.selection import Subject, choose, read_strided
 from spoco_blocks.stages.report.wording import STAGES, TERMS
@@ -54,6 +55,7 @@ def gather(layout: Layout, job: ReportJob) -> ReportContent:
         curves=_curves(layout.model(job.model).curves),
         objects=objects,
         stages=[_time(stage, manifests) for stage, manifests in ran.items()],
+        costs=gather_costs(results, ran),
         settings=_settings(ran, job),
         versions=_versions(newest),
         provenance={stage: manifests[0].digest for stage, manifests in ran.items()},

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from spoco_blocks.stages.report import wording
 from spoco_blocks.stages.report.content import ReportContent
+from spoco_blocks.stages.report.costs import cost_rows
 from spoco_blocks.stages.report.figures import curve, histogram
 from spoco_blocks.stages.report.images import hex_colour, label_colours
 from spoco_blocks.stages.report.viewer import viewer
@@ -50,6 +51,7 @@ def render(content: ReportContent) -> str:
         largest=_largest(content),
         curves=_curves(content),
         times=_times(content),
+        costs=cost_rows(content.costs),
         total=duration(sum(s.seconds for s in content.stages)),
         tree=_tree(content.settings),
     )
