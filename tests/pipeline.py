@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.settings import Settings, jobs, parse_settings
+from spoco_blocks.settings.base import Section
 from spoco_blocks.stages.calibrate import run_calibrate
 from spoco_blocks.stages.cluster import run_cluster
 from spoco_blocks.stages.embed import run_embed
@@ -19,21 +20,28 @@ from spoco_blocks.stages.stitch import run_stitch
 SERIAL = Execution()
 
 
+def run_stage(
+    stage: str, job: Section, layout: Layout, execution: Execution = SERIAL, shard: int = 0, shards: int = 1
+) -> None:
+    """Run one stage of a segmentation, or one shard of it."""
+    blockwise = {"embed": run_embed, "cluster": run_cluster, "relabel": run_relabel}
+    if stage in blockwise:
+        blockwise[stage](job, layout, execution, shard, shards)
+    elif stage in ("calibrate", "pyramid", "evaluate"):
+        {"calibrate": run_calibrate, "pyramid": run_pyramid, "evaluate": run_evaluate}[stage](job, layout, execution)
+    else:
+        {"plan": run_plan, "stitch": run_stitch}[stage](job, layout)
+
+
 def segment(
     settings: Settings, name: str, layout: Layout, execution: Execution = SERIAL, shards: int = 1
 ) -> SegmentationResults:
     """Run the stages from plan to relabel."""
-    stages = ("plan", "embed", "cluster", "stitch", "relabel")
-    job = {stage: jobs.segmentation_job(settings, stage, name) for stage in stages}
-    run_plan(job["plan"], layout)
-    for shard in range(shards if settings.segmentations[name].embeddings == "keep" else 0):
-        run_embed(job["embed"], layout, execution, shard, shards)
-    run_calibrate(job["cluster"], layout, execution)
-    for shard in range(shards):
-        run_cluster(job["cluster"], layout, execution, shard, shards)
-    run_stitch(job["stitch"], layout)
-    for shard in range(shards):
-        run_relabel(job["relabel"], layout, execution, shard, shards)
+    for stage in ("plan", "embed", "calibrate", "cluster", "stitch", "relabel"):
+        if stage == "embed" and settings.segmentations[name].embeddings == "stream":
+            continue
+        for shard in range(shards if stage in ("embed", "cluster", "relabel") else 1):
+            run_stage(stage, jobs.segmentation_job(settings, stage, name), layout, execution, shard, shards)
     return layout.segmentation(name)
 
 
@@ -42,8 +50,8 @@ def segment_and_score(
 ) -> SegmentationResults:
     """Run all stages after training."""
     results = segment(settings, name, layout, execution, shards)
-    run_pyramid(jobs.segmentation_job(settings, "pyramid", name), layout, execution)
-    run_evaluate(jobs.segmentation_job(settings, "evaluate", name), layout, execution)
+    for stage in ("pyramid", "evaluate"):
+        run_stage(stage, jobs.segmentation_job(settings, stage, name), layout, execution)
     return results
 
 
