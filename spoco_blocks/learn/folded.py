@@ -27,7 +27,7 @@ class FoldedNetwork:
     device : str
         Where to compute.
     precision : str
-        "float32", "bfloat16" or "float16": of weights and activations.
+        "float32" or "bfloat16": of weights and activations.
 
     Notes
     -----

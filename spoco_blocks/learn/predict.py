@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from spoco_blocks.errors import GridError, ResourceError, SettingsError, VolumeError
 from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.learn.folded import FoldedNetwork
 from spoco_blocks.learn.network import EmbeddingNetwork
-from spoco_blocks.learn.patches import UNLIMITED, Patch, Patching
-from spoco_blocks.learn.precision import TYPES
+from spoco_blocks.learn.patches import UNLIMITED, Patching
+from spoco_blocks.learn.predict_memory import BASE_BYTES, memory_bytes, model_bytes
+from spoco_blocks.learn.transfer import Arriving, receive, send, stage
 
 log = logging.getLogger(__name__)
+
+PRECISIONS = ("float32", "bfloat16")
 
 # What PyTorch's CPU allocator and oneDNN say; PyTorch has an exception of its own for GPUs only. oneDNN creates a
 # primitive for any shape unless it gets no memory for the code.
@@ -44,14 +44,6 @@ class Prediction:
     embeddings: NDArray[np.float32]
     foreground: NDArray[np.float32]
     affinities: NDArray[np.float32]
-
-
-class _Arriving(NamedTuple):
-    """Parts to keep that are on their way to the host."""
-
-    boxes: list[Box]
-    parts: list[Tensor]
-    event: torch.cuda.Event | None
 
 
 class Predictor:
@@ -85,21 +77,21 @@ class Predictor:
     def __init__(
         self,
         network: EmbeddingNetwork,
-        *,
         device: str = "cpu",
+        *,
         precision: str = "float32",
         patch_voxels: Triple | None = None,
         batch: int = 1,
     ) -> None:
-        if precision not in TYPES:
-            raise SettingsError(f"precision must be one of {', '.join(TYPES)} to predict; got {precision!r}.")
+        if precision not in PRECISIONS:
+            raise SettingsError(f"precision must be {' or '.join(PRECISIONS)} to predict; got {precision!r}.")
         if batch < 1 or min(patch_voxels or (1,)) < 1:
             raise SettingsError(
                 f"prediction needs patches and batches of at least 1; got patches of {patch_voxels}, {batch} at once."
             )
-        self.plan = network.plan
         self.device = device
-        self._network = FoldedNetwork(network, device, precision)
+        self.precision = precision
+        self.network = FoldedNetwork(network, device, precision)
         self._limit = patch_voxels or (UNLIMITED, UNLIMITED, UNLIMITED)
         self._batch = batch
         self._computing = threading.Lock()
@@ -134,9 +126,10 @@ class Predictor:
         array ends, a block that ends where the volume ends is padded as the whole volume would be: with a halo of
         `plan.halo`, blockwise and whole prediction agree, and so do those of patches.
         """
-        if raw.ndim != 4 or raw.shape[0] != self.plan.in_channels:
+        plan = self.network.plan
+        if raw.ndim != 4 or raw.shape[0] != plan.in_channels:
             raise VolumeError(
-                f"the network takes ({self.plan.in_channels}, z, y, x) voxels; got {raw.shape}. Give it raw data with "
+                f"the network takes ({plan.in_channels}, z, y, x) voxels; got {raw.shape}. Give it raw data with "
                 "the channels that it was trained on."
             )
         whole = Box.of_shape(triple(raw.shape[1:]))
@@ -144,8 +137,8 @@ class Predictor:
         if not keep.size or not whole.contains(keep):
             raise GridError(f"asked for {keep} of an array {whole}; it must lie inside and hold a voxel.")
         try:
-            embeddings = np.empty((self.plan.embedding_channels, *keep.shape), np.float32)
-            probabilities = np.empty((1 + len(self.plan.offsets), *keep.shape), np.float32)
+            embeddings = np.empty((plan.embedding_channels, *keep.shape), np.float32)
+            probabilities = np.empty((1 + len(plan.offsets), *keep.shape), np.float32)
         except MemoryError as error:
             raise ResourceError(_too_large(f"the result of {keep.shape} voxels")) from error
         with self._computing, torch.inference_mode():
@@ -153,6 +146,20 @@ class Predictor:
         with torch.inference_mode():
             torch.from_numpy(probabilities).sigmoid_()
         return Prediction(embeddings, probabilities[0], probabilities[1:])
+
+    def memory_bytes(self, shape: Triple, keep: Box | None = None) -> int:
+        """Project the most memory that this process takes on a CPU when it predicts an array of this shape.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the array, (z, y, x), the halo included.
+        keep : Box, optional
+            What is asked for of it.
+        """
+        plan, limit = self.network.plan, self._limit
+        each = memory_bytes(plan, shape, keep, precision=self.precision, patch_voxels=limit, batch=self._batch)
+        return BASE_BYTES + model_bytes(plan) + each
 
     def _fit(
         self, raw: NDArray[np.float32], keep: Box, embeddings: NDArray[np.float32], logits: NDArray[np.float32]
@@ -174,7 +181,7 @@ class Predictor:
             log.warning("memory is short: from now on %d patches of %s voxels at once", self._batch, shape)
 
     def _patching(self, raw: NDArray[np.float32], keep: Box) -> Patching:
-        return Patching(triple(raw.shape[1:]), keep, self._limit, self.plan.halo, self.plan.stride)
+        return Patching(triple(raw.shape[1:]), keep, self._limit, self.network.plan.halo, self.network.plan.stride)
 
     def _shrink(self, patching: Patching, failure: str) -> None:
         at_once = min(self._batch, len(patching))
@@ -196,39 +203,25 @@ class Predictor:
     ) -> str | None:
         """Give what was said when memory did not suffice; None = it did."""
         patches, origin = patching.patches, patching.keep.start
-        arriving = None
+        arriving: Arriving | None = None
         try:
             for first in range(0, len(patches), self._batch):
-                following = self._launch(raw, patches[first : first + self._batch], origin)
-                # A GPU computes these while those before are copied.
-                if arriving is not None:
-                    _receive(arriving, embeddings, logits)
-                arriving = following
+                batch = patches[first : first + self._batch]
+                x = stage(raw, batch, self.network.dtype, self.device)
+                before, arriving = arriving, send(self.network(x), batch, origin)
+                # A GPU computes these while those before are copied; a CPU would only hold both.
+                if before is not None:
+                    receive(before, embeddings, logits)
+                if arriving.event is None:
+                    receive(arriving, embeddings, logits)
+                    arriving = None
             if arriving is not None:
-                _receive(arriving, embeddings, logits)
+                receive(arriving, embeddings, logits)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
             return str(error).splitlines()[0] if str(error) else type(error).__name__
         return None
-
-    def _launch(self, raw: NDArray[np.float32], patches: Sequence[Patch], origin: Triple) -> _Arriving:
-        """Start the network on a batch; give what is kept of it, on the host once the event has come."""
-        on_gpu = self.device == "cuda"
-        x = _stage(raw, patches, self._network.dtype, pinned=on_gpu).to(self.device, non_blocking=True)
-        output = self._network(x)
-        parts = []
-        for number, patch in enumerate(patches):
-            part = output[(number, slice(None), *patch.kept.relative_to(patch.outer.start).slices)]
-            if on_gpu:
-                host = torch.empty(part.shape, dtype=part.dtype, pin_memory=True)
-                part = host.copy_(part.contiguous(), non_blocking=True)
-            parts.append(part)
-        event = None
-        if on_gpu:
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
-        return _Arriving([patch.kept.relative_to(origin) for patch in patches], parts, event)
 
 
 def predict(
@@ -253,30 +246,6 @@ def predict(
         Of the shape of `raw`.
     """
     return Predictor(network, device=device, precision="bfloat16" if bfloat16 else "float32")(raw)
-
-
-def _stage(raw: NDArray[np.float32], patches: Sequence[Patch], dtype: torch.dtype, *, pinned: bool) -> Tensor:
-    """Copy patches into a batch with channels side by side, repeating the array's last voxels beyond its ends."""
-    shape = patches[0].outer.shape
-    # As (n, z, y, x, c) in memory, which the network sees as (n, c, z, y, x).
-    batch = torch.empty((len(patches), *shape, len(raw)), dtype=dtype, pin_memory=pinned).permute(0, 4, 1, 2, 3)
-    for target, patch in zip(batch, patches, strict=True):
-        part = raw[(slice(None), *patch.outer.slices)]
-        missing = [size - has for size, has in zip(shape, part.shape[1:], strict=True)]
-        if any(missing):
-            part = np.pad(part, [(0, 0), *((0, m) for m in missing)], mode="edge")
-        target.copy_(torch.from_numpy(np.require(part, requirements="W")))
-    return batch
-
-
-def _receive(arriving: _Arriving, embeddings: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
-    """Copy the parts of a batch to where they belong."""
-    if arriving.event is not None:
-        arriving.event.synchronize()
-    for box, part in zip(arriving.boxes, arriving.parts, strict=True):
-        place = (slice(None), *box.slices)
-        torch.from_numpy(embeddings)[place].copy_(part[: len(embeddings)])
-        torch.from_numpy(logits)[place].copy_(part[len(embeddings) :])
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -146,7 +146,7 @@ def test_threads_compute_one_at_a_time_and_get_their_own():
     arrays = [noise((16, 20, 24 + 4 * seed), seed) for seed in range(6)]
     expected = [predictor(raw) for raw in arrays]
     inside, most, counting = 0, 0, threading.Lock()
-    network = predictor._network
+    network = predictor.network
 
     def counted(x):
         nonlocal inside, most
@@ -158,7 +158,9 @@ def test_threads_compute_one_at_a_time_and_get_their_own():
             inside -= 1
         return output
 
-    predictor._network = type("Counted", (), {"dtype": network.dtype, "__call__": staticmethod(counted)})()
+    predictor.network = type(
+        "Counted", (), {"plan": network.plan, "dtype": network.dtype, "__call__": staticmethod(counted)}
+    )()
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(predictor, arrays * 3))
     assert most == 1

@@ -96,3 +96,39 @@ except ResourceError as error:
     patch, result = said.strip().splitlines()
     assert patch.startswith("a patch of (52, 52, 52) voxels, the smallest that there is, does not fit in memory. Use ")
     assert result.startswith("the result of (400, 400, 400) voxels does not fit in memory. Use smaller blocks ")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("preset", "voxel_size_nm", "planar", "shape", "patch"),
+    [
+        ("tiny", (10.0, 10.0, 10.0), False, (100, 100, 100), None),
+        ("tiny", (10.0, 10.0, 10.0), False, (100, 100, 100), (32, 32, 32)),
+        ("base", (40.0, 10.0, 10.0), False, (64, 64, 64), None),
+        ("base", (10.0, 10.0, 10.0), True, (8, 160, 160), None),
+    ],
+)
+def test_projected_memory_is_that_of_a_process(preset, voxel_size_nm, planar, shape, patch, precision):
+    """Up to 2.0 times was measured; what glibc keeps differs from run to run."""
+    said = run(f"""
+from spoco_blocks.learn.predict_memory import BASE_BYTES, memory_bytes, model_bytes
+from spoco_blocks.settings.network import PRESETS
+import spoco_blocks.stages.embed
+
+base = status("VmRSS")
+width, levels, channels = PRESETS["{preset}"]
+plan = plan_network({voxel_size_nm}, in_channels=1, embedding_channels=channels, width=width, levels=levels,
+                    affinities=True, planar={planar})
+predictor = Predictor(eager_network(plan), precision="{precision}", patch_voxels={patch})
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")
+loaded = status("VmRSS")
+raw = np.random.default_rng(0).random(size=(1, *{shape}), dtype=np.float32)
+predictor(raw)
+projected = memory_bytes(plan, {shape}, precision="{precision}", patch_voxels={patch})
+print(projected / (status("VmHWM") - loaded), base / BASE_BYTES, (loaded - base) / model_bytes(plan))
+""")
+    ratio, base, model = map(float, said.split())
+    assert 1 <= ratio < 2.4
+    assert 0.5 < base < 1.2
+    assert model < 1
