@@ -144,7 +144,13 @@ def compare_precisions(report: Report, name: str, network: EmbeddingNetwork, dev
     cosine = np.vdot(wide, half) / (np.linalg.norm(wide) * np.linalg.norm(half))
     report.rows += [
         Row(name, "Mvoxel/s, bfloat16", speeds["bfloat16"], speeds["float32"], "float32"),
-        Row(name, "greatest error of bfloat16", np.abs(wide - half).max(), np.abs(wide).max(), "greatest number"),
+        Row(
+            name,
+            "greatest error of bfloat16",
+            float(np.abs(wide - half).max()),
+            float(np.abs(wide).max()),
+            "greatest number",
+        ),
         Row(name, "1 - cosine of bfloat16", 1 - float(cosine), 1.0, "none alike"),
     ]
     if device == "cuda":
