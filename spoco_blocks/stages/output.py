@@ -165,20 +165,19 @@ class PredictedOutput:
         raw = open_source(self.raw).read(seen.shifted(self.origin))
         if constant(raw):
             return nothing(box, self.channels, self.offsets, dtype)
-        predicted = self.predictor()(self.normalisation(raw))
-        inner = tuple(slice(a - s, b - s) for a, b, s in zip(box.start, box.stop, seen.start, strict=True))
+        predicted = self.predictor()(self.normalisation(raw), box.relative_to(seen.start))
         # 0 is kept for where nothing was looked for.
-        foreground = np.maximum(as_byte(predicted.foreground[inner]), 1)
+        foreground = np.maximum(as_byte(predicted.foreground), 1)
         if wanted is not None:
             foreground[~wanted] = 0
-        every = (slice(None), *inner)
-        affinities = as_byte(predicted.affinities[every]) if self.offsets else None
-        return Output(quantised(predicted.embeddings[every], self.scale), foreground, affinities)
+        affinities = as_byte(predicted.affinities) if self.offsets else None
+        return Output(quantised(predicted.embeddings, self.scale), foreground, affinities)
 
     def memory_bytes(self, box: Box) -> int:
-        """The network's activations, and what it gives."""
+        """The network's activations and what it gives, as numbers and as they are stored; raw data as they are read."""
         seen = self.seen(box)
-        return self.predictor().memory_bytes(seen.shape) + box.size * (2 * self.channels + 1 + self.offsets)
+        network = self.predictor().memory_bytes(seen.shape, box.relative_to(seen.start))
+        return network + 8 * seen.size + box.size * (2 * self.channels + 1 + self.offsets)
 
 
 @lru_cache(maxsize=2)
@@ -188,7 +187,7 @@ def open_predictor(
     """Load f or g once per process; `identity` is its digest, so that a retrained model is loaded anew."""
     # One thread, whatever the executor: results then do not depend on how many share the machine.
     device = choose_device(threads=1)
-    network = load_checkpoint(Path(checkpoint)).network(ema=weights == "g").to(device)
+    network = load_checkpoint(Path(checkpoint)).network(ema=weights == "g")
     return Predictor(network, device, precision=precision, patch_voxels=patch_voxels, batch=batch)
 
 
