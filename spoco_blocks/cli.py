@@ -87,14 +87,14 @@ def embed(args: argparse.Namespace) -> None:
     from spoco_blocks.stages.embed import run_embed
 
     job = jobs.read_job(jobs.SegmentationJob, args.job)
-    run_embed(job, Layout(args.results), _execution(args), args.shard, args.shards)
+    run_embed(job, Layout(args.results), _execution(args, predicts=True), args.shard, args.shards)
 
 
 def calibrate(args: argparse.Namespace) -> None:
     """Decide what clustering decides once per volume."""
     from spoco_blocks.stages.calibrate import run_calibrate
 
-    run_calibrate(jobs.read_job(jobs.ClusterJob, args.job), Layout(args.results), _execution(args))
+    run_calibrate(jobs.read_job(jobs.ClusterJob, args.job), Layout(args.results), _execution(args, predicts=True))
 
 
 def cluster(args: argparse.Namespace) -> None:
@@ -102,7 +102,7 @@ def cluster(args: argparse.Namespace) -> None:
     from spoco_blocks.stages.cluster import run_cluster
 
     job = jobs.read_job(jobs.ClusterJob, args.job)
-    run_cluster(job, Layout(args.results), _execution(args), args.shard, args.shards)
+    run_cluster(job, Layout(args.results), _execution(args, predicts=True), args.shard, args.shards)
 
 
 def stitch(args: argparse.Namespace) -> None:
@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         add.add_argument("--memory-mb", type=int, default=None, help="memory for all workers, in MiB")
         add.add_argument("--executor", choices=("serial", "threads", "dask"), default="dask", help="what runs blocks")
         add.add_argument("--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to use, tcp://HOST:8786")
-        add.add_argument("--gpus", type=int, default=0, help="GPUs of this machine, for one Dask worker each")
+        add.add_argument("--gpus", type=int, default=None, help="GPUs for one Dask worker each; all that are there")
         add.add_argument("--retries", type=int, default=1, help="further attempts at a block that failed")
         add.add_argument("--shard", type=int, default=0, help="which shard of the blocks")
         add.add_argument("--shards", type=int, default=1, help="of how many")
@@ -257,10 +257,13 @@ def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespac
         stage(args)
 
 
-def _execution(args: argparse.Namespace) -> Execution:
-    return Execution(
-        args.executor, args.workers, args.memory_mb, scheduler=args.scheduler, gpus=args.gpus, retries=args.retries
-    )
+def _execution(args: argparse.Namespace, *, predicts: bool = False) -> Execution:
+    gpus, scheduler = args.gpus or 0, args.scheduler or None
+    if predicts and args.gpus is None and args.executor == "dask" and scheduler is None:
+        from spoco_blocks.learn.device import count_gpus
+
+        gpus = count_gpus()
+    return Execution(args.executor, args.workers, args.memory_mb, scheduler=scheduler, gpus=gpus, retries=args.retries)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,11 @@ def choose_device(threads: int) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def count_gpus() -> int:
+    """Count the GPUs that this process may use."""
+    return torch.cuda.device_count()
+
+
 def choose_training_device(threads: int) -> str:
     """Give "cuda" where there is a GPU, else "cpu"; quick rather than exact, for no block depends on another here."""
     device = choose_device(threads)

@@ -159,7 +159,10 @@ class ExecutionSettings(Section):
     shards: Count = 1
     """Jobs per blockwise stage. On a cluster three to four per GPU; a shard continues where it stopped."""
     executor: Literal["serial", "threads", "dask"] = "dask"
-    """What runs the blocks of a shard: dask = local processes."""
+    """What runs the blocks of a shard: dask = processes, one for each GPU and one for each thread of the job."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler, tcp://HOST:8786, whose workers predict and cluster instead; they must see
+    the same files. Those with a GPU are told by `dask worker ADDRESS --resources gpu=1`."""
 
 
 class Settings(Section):

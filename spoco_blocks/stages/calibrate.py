@@ -23,6 +23,7 @@ from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Block, BlockGrid, Box
 from spoco_blocks.settings.jobs import ClusterJob, digest
 from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.output import PredictedOutput
 from spoco_blocks.stages.plan import Plan
 
 VERSION = 2
@@ -40,6 +41,11 @@ class SampleGradients:
     def __call__(self, block: Block) -> Tables:
         """Read the region and sample it."""
         return {"gradients": self.method.gradient_sample(*self.source.read(block.outer)).astype(np.float32)}
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the network is applied here."""
+        return isinstance(self.source.output, PredictedOutput)
 
     def memory_bytes(self, block: Block) -> int:
         """The output, embeddings in float32, and work arrays."""
@@ -74,6 +80,11 @@ class SeekModes:
             counts.append(samples)
             region.append(np.full(len(found), index))
         return {"modes": np.concatenate(modes), "counts": np.concatenate(counts), "region": np.concatenate(region)}
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the network is applied here."""
+        return isinstance(self.source.output, PredictedOutput)
 
     def memory_bytes(self, block: Block) -> int:
         """The output, embeddings in float32, and work arrays."""

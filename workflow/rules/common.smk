@@ -15,6 +15,7 @@ except SettingsError as error:
 SETTINGS = expansion.expand(curve_settings(CONFIGURED))
 
 EXECUTOR = SETTINGS.execution.executor
+SCHEDULER = SETTINGS.execution.scheduler or ""
 # Stages that mostly read, look up and write: their kernels release the interpreter's lock, processes gain nothing.
 LIGHT_EXECUTOR = "serial" if EXECUTOR == "serial" else "threads"
 SHARDS = SETTINGS.execution.shards
@@ -89,10 +90,18 @@ def estimated(wildcards):
     return [ancient(f"{SEGMENTATION}/estimate.json")] if asked else []
 
 
+def streams(wildcards):
+    return SETTINGS.segmentations[wildcards.segmentation].embeddings == "stream"
+
+
 def predicted(wildcards):
     """What clustering needs first: embeddings on disk, or no more than the plan where they are streamed."""
-    stream = SETTINGS.segmentations[wildcards.segmentation].embeddings == "stream"
-    return f"{SEGMENTATION}/plan.json" if stream else shards_of("embed")
+    return f"{SEGMENTATION}/plan.json" if streams(wildcards) else shards_of("embed")
+
+
+def calibrating_executor(wildcards):
+    """Where nothing is stored, the network is applied in this stage."""
+    return EXECUTOR if streams(wildcards) else LIGHT_EXECUTOR
 
 
 def example_data(wildcards=None):

@@ -54,6 +54,7 @@ rule embed:
     threads: 2
     resources:
         executor=EXECUTOR,
+        scheduler=SCHEDULER,
         mem_mb=8000,
         runtime=720,
     params:
@@ -62,7 +63,7 @@ rule embed:
         shards=SHARDS,
     shell:
         "spoco-blocks embed {params.job:q} --results {params.results} --shard {wildcards.shard} --shards {params.shards}"
-        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} 2> >(tee -a {log} >&2)"
+        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} --scheduler {resources.scheduler:q} 2> >(tee -a {log} >&2)"
 
 
 rule calibrate:
@@ -77,7 +78,7 @@ rule calibrate:
         "../../environment.yml"
     threads: 2
     resources:
-        executor=LIGHT_EXECUTOR,
+        executor=calibrating_executor,
         mem_mb=4000,
         runtime=240,
     params:
@@ -100,6 +101,7 @@ rule cluster:
     threads: 2
     resources:
         executor=EXECUTOR,
+        scheduler=SCHEDULER,
         mem_mb=8000,
         runtime=720,
     params:
@@ -108,7 +110,7 @@ rule cluster:
         shards=SHARDS,
     shell:
         "spoco-blocks cluster {params.job:q} --results {params.results} --shard {wildcards.shard} --shards {params.shards}"
-        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} 2>> {log}"
+        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} --scheduler {resources.scheduler:q} 2>> {log}"
 
 
 rule stitch:
