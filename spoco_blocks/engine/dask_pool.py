@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import time
+from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
@@ -97,12 +99,15 @@ class DaskPool:
 
     def _count_slots(self) -> int:
         workers = self._workers()
-        needs = [self._first] if self._second is None else [self._first, self._second]
-        return max(1, sum(_room(worker, need) for need in needs for worker in workers))
+        if self._second is not None:
+            # What is fed waits in memory, so there is no more of it than can be fed and finished at once.
+            return max(1, sum(_room(worker, need) for need in (self._first, self._second) for worker in workers))
+        # One waits for each that runs, so that a worker is not idle while its next batch is on its way.
+        return max(1, 2 * sum(_room(worker, self._first) for worker in workers))
 
     @property
     def slots(self) -> int:
-        """What the workers that are there now can run at once; they may come and go."""
+        """Batches that keep the workers busy that are there now; they may come and go."""
         if time.monotonic() > self._counted + SECONDS_BETWEEN_COUNTS:
             self._slots, self._counted = self._count_slots(), time.monotonic()
         return self._slots
@@ -110,7 +115,7 @@ class DaskPool:
     def submit(self, batch: Sequence[int]) -> None:
         """Hand a batch in."""
         if self._second is None:
-            future = self._client.submit(run_batch, self._work, batch, pure=False, resources=self._first)
+            future = self._client.submit(_run_batch, self._work, array("q", batch), pure=False, resources=self._first)
         else:
             (block,) = batch
             fed = self._client.submit(feed, self._work, block, pure=False, resources=self._first)
@@ -143,7 +148,8 @@ class DaskPool:
         try:
             error = future.exception(timeout=PATIENCE_S)
             if error is None:
-                return Returned(batch, future.result(timeout=PATIENCE_S))
+                result = future.result(timeout=PATIENCE_S)
+                return Returned(batch, pickle.loads(result) if self._second is None else result)
         except (TimeoutError, OSError):
             raise self._lost() from None
         except KilledWorker as killed:
@@ -161,6 +167,11 @@ class DaskPool:
         elif now > self._last_seen + PATIENCE_S:
             where = self._execution.scheduler or "this machine"
             raise ExecutorError(f"no Dask worker of {where} has been there for {PATIENCE_S:.0f} s. {START_AGAIN}")
+
+
+def _run_batch(work: Work, blocks: array[int]) -> bytes:
+    # Dask looks into every item of a list on its way; these are a thousand small ones.
+    return pickle.dumps(run_batch(work, blocks.tolist()))
 
 
 def _room(worker: dict[str, Any], need: dict[str, float]) -> int:
