@@ -90,7 +90,8 @@ class _Queue:
         run = {outcome.block for outcome in returned.outcomes}
         self._left_over.extend(block for block in returned.batch if block not in run)
         mean = sum(outcome.seconds for outcome in returned.outcomes) / max(1, len(run))
-        self._seconds = mean if self._seconds is None else (self._seconds + mean) / 2
+        # Blocks that got longer count at once: a batch that is too long keeps others waiting.
+        self._seconds = mean if self._seconds is None else max(mean, (self._seconds + mean) / 2)
         return list(returned.outcomes)
 
     def _after_death(self, returned: Returned) -> list[Outcome]:

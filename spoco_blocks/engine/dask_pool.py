@@ -23,6 +23,8 @@ from spoco_blocks.errors import ExecutorError
 # How long to wait for a scheduler, and to do without any worker: longer than a worker takes to start again.
 PATIENCE_S = 60.0
 TICK_S = 1.0
+# Records are small: what has not come by then is not on its way.
+GATHER_S = 10.0
 SECONDS_BETWEEN_COUNTS = 5.0
 START_AGAIN = "What was finished is kept: run the same command again when they are back."
 
@@ -137,21 +139,27 @@ class DaskPool:
             except Empty:
                 self._check_workers()
                 continue
+            if future.status not in {"finished", "error"}:
+                raise self._lost()
+            try:
+                returned = self._returned(future)
+            except (TimeoutError, OSError):
+                # Its worker died before it could tell: Dask runs it again, which takes as long as it takes.
+                self._check_workers()
+                future.add_done_callback(self._finished.put)
+                continue
+            del self._batches[future.key]
             self._last_seen = time.monotonic()
-            return self._returned(future)
+            return returned
 
     def _returned(self, future: Future) -> Returned:
-        if future.status not in {"finished", "error"}:
-            raise self._lost()
-        batch = self._batches.pop(future.key)
+        batch = self._batches[future.key]
         error: BaseException | None
         try:
-            error = future.exception(timeout=PATIENCE_S)
+            error = future.exception(timeout=GATHER_S)
             if error is None:
-                result = future.result(timeout=PATIENCE_S)
+                result = future.result(timeout=GATHER_S)
                 return Returned(batch, pickle.loads(result) if self._second is None else result)
-        except (TimeoutError, OSError):
-            raise self._lost() from None
         except KilledWorker as killed:
             error = killed
         if isinstance(error, KilledWorker):
@@ -191,7 +199,9 @@ def _local_cluster(execution: Execution, work: Work, count: int) -> SpecCluster:
     for number in range(min(execution.workers, count) if work.part == "halves" or not with_gpus else 0):
         options = {"resources": {"cpu": 1}, "env": {"CUDA_VISIBLE_DEVICES": ""}} if with_gpus else {}
         workers[f"cpu-{number}"] = {"cls": Nanny, "options": common | {"nthreads": 1} | options}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    # It serves its state over HTTP even without a dashboard: here only, and where no other run does.
+    quiet = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": quiet}
     return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
 
 
