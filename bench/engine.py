@@ -71,7 +71,7 @@ def ours(execution: Execution, count: int) -> Timing:
 
 def on_a_cluster(work: Callable[[LocalCluster, int], Timing], count: int) -> Timing:
     """Start a local cluster of processes, let it import what is needed for a little work, then do all of it."""
-    options = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+    options = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "memory_limit": 0}
     before = time.perf_counter()
     with LocalCluster(silence_logs=50, **options) as cluster:
         work(cluster, 2 * WORKERS)

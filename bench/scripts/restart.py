@@ -1,4 +1,4 @@
-"""Start again where all blocks but one are done: prints what it took, start of the process included."""
+"""Start again where all blocks but one are done: prints what it took, imports included."""
 
 import json
 import resource

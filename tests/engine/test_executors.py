@@ -140,6 +140,13 @@ def test_a_wrong_address_is_refused_at_once(tmp_path, monkeypatch):
         run(Empty(), line_of(2, tmp_path), Execution("dask", scheduler="tcp://127.0.0.1:9"))
 
 
+def test_numbers_that_cannot_be_meant_are_refused():
+    """With less than no retries there would be no attempt at all, and no failure either."""
+    for given in ({"retries": -1}, {"workers": 0}, {"executor": "dask", "gpus": -1}):
+        with pytest.raises(ExecutorError, match="expected at least 1 worker and no negative number"):
+            Execution(**given)
+
+
 @pytest.mark.parametrize(
     "given", [{"executor": "threads", "gpus": 1}, {"executor": "serial", "scheduler": "tcp://h:1"}]
 )
