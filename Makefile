@@ -41,6 +41,7 @@ test: check
 
 bench: setup
 	python -m bench clustering
+	python -m bench engine
 	python -m bench demo
 
 clean:

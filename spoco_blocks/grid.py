@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from operator import add, mul
 
 from spoco_blocks.errors import GridError
 
@@ -29,7 +30,7 @@ def triple(values: object) -> Triple:
     GridError
         When there are not exactly three values.
     """
-    items = tuple(int(v) for v in values)  # type: ignore[attr-defined]
+    items = tuple(map(int, values))  # type: ignore[call-overload]
     if len(items) != 3:
         raise GridError(f"expected three values in the order z, y, x; got {len(items)}: {items}.")
     return items
@@ -43,7 +44,8 @@ class Box:
     stop: Triple
 
     def __post_init__(self) -> None:
-        if any(b < a for a, b in zip(self.start, self.stop, strict=True)):
+        (z0, y0, x0), (z1, y1, x1) = self.start, self.stop
+        if z1 < z0 or y1 < y0 or x1 < x0:
             raise GridError(f"box ends before it starts: start {self.start}, stop {self.stop}.")
 
     @classmethod
@@ -181,10 +183,12 @@ class BlockGrid:
         """
         if not 0 <= index < len(self):
             raise GridError(f"no block {index}: the grid has blocks 0 to {len(self) - 1}.")
-        start = triple(p * b for p, b in zip(self.position(index), self.block_shape, strict=True))
-        volume = Box.of_shape(self.shape)
-        inner = Box(start, triple(s + b for s, b in zip(start, self.block_shape, strict=True))).intersection(volume)
-        return Block(index, inner, inner.grown(self.halo, volume))
+        # Millions of blocks pass here: plain integers, no boxes in between.
+        start = triple(map(mul, self.position(index), self.block_shape))
+        stop = triple(map(min, map(add, start, self.block_shape), self.shape))
+        first = triple(max(0, a - h) for a, h in zip(start, self.halo, strict=True))
+        last = triple(map(min, map(add, stop, self.halo), self.shape))
+        return Block(index, Box(start, stop), Box(first, last))
 
     def shard(self, shard: int, shards: int) -> range:
         """Give the block numbers of one shard of work: contiguous, as equal as can be.

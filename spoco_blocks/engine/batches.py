@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from spoco_blocks.engine.tasks import BATCH_SECONDS, Failure, Outcome
 
-MAX_BATCH = 256
+MAX_BATCH = 1000
+# Workers that finish so nearly together finish together.
+ENOUGH_SECONDS = 0.02
 # A block whose workers keep dying is the reason for it: one death may be another block's, or the machine's.
 MAX_DEATHS = 3
 
@@ -75,10 +77,11 @@ class _Queue:
     def _size(self, slots: int) -> int:
         if self._seconds is None:
             return 1
-        size = int(BATCH_SECONDS / max(self._seconds, 1e-9))
+        seconds = max(self._seconds, 1e-9)
         # Towards the end batches get smaller, so that workers finish together.
         remaining = len(self._blocks) - self._next + len(self._left_over)
-        return max(1, min(size, self._max_batch, remaining // (2 * slots)))
+        share = max(remaining // (2 * slots), int(ENOUGH_SECONDS / seconds))
+        return max(1, min(int(BATCH_SECONDS / seconds), share, self._max_batch))
 
     def put_back(self, returned: Returned) -> list[Outcome]:
         """Learn from what came back; gives the outcomes that are final."""
@@ -87,7 +90,8 @@ class _Queue:
         run = {outcome.block for outcome in returned.outcomes}
         self._left_over.extend(block for block in returned.batch if block not in run)
         mean = sum(outcome.seconds for outcome in returned.outcomes) / max(1, len(run))
-        self._seconds = mean if self._seconds is None else (self._seconds + mean) / 2
+        # Blocks that got longer count at once: a batch that is too long keeps others waiting.
+        self._seconds = mean if self._seconds is None else max(mean, (self._seconds + mean) / 2)
         return list(returned.outcomes)
 
     def _after_death(self, returned: Returned) -> list[Outcome]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import time
+from array import array
 from collections.abc import Sequence
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
@@ -21,6 +23,8 @@ from spoco_blocks.errors import ExecutorError
 # How long to wait for a scheduler, and to do without any worker: longer than a worker takes to start again.
 PATIENCE_S = 60.0
 TICK_S = 1.0
+# Records are small: what has not come by then is not on its way.
+GATHER_S = 10.0
 SECONDS_BETWEEN_COUNTS = 5.0
 START_AGAIN = "What was finished is kept: run the same command again when they are back."
 
@@ -97,12 +101,15 @@ class DaskPool:
 
     def _count_slots(self) -> int:
         workers = self._workers()
-        needs = [self._first] if self._second is None else [self._first, self._second]
-        return max(1, sum(_room(worker, need) for need in needs for worker in workers))
+        if self._second is not None:
+            # What is fed waits in memory, so there is no more of it than can be fed and finished at once.
+            return max(1, sum(_room(worker, need) for need in (self._first, self._second) for worker in workers))
+        # One waits for each that runs, so that a worker is not idle while its next batch is on its way.
+        return max(1, 2 * sum(_room(worker, self._first) for worker in workers))
 
     @property
     def slots(self) -> int:
-        """What the workers that are there now can run at once; they may come and go."""
+        """Batches that keep the workers busy that are there now; they may come and go."""
         if time.monotonic() > self._counted + SECONDS_BETWEEN_COUNTS:
             self._slots, self._counted = self._count_slots(), time.monotonic()
         return self._slots
@@ -110,7 +117,7 @@ class DaskPool:
     def submit(self, batch: Sequence[int]) -> None:
         """Hand a batch in."""
         if self._second is None:
-            future = self._client.submit(run_batch, self._work, batch, pure=False, resources=self._first)
+            future = self._client.submit(_run_batch, self._work, array("q", batch), pure=False, resources=self._first)
         else:
             (block,) = batch
             fed = self._client.submit(feed, self._work, block, pure=False, resources=self._first)
@@ -132,20 +139,27 @@ class DaskPool:
             except Empty:
                 self._check_workers()
                 continue
+            if future.status not in {"finished", "error"}:
+                raise self._lost()
+            try:
+                returned = self._returned(future)
+            except (TimeoutError, OSError):
+                # Its worker died before it could tell: Dask runs it again, which takes as long as it takes.
+                self._check_workers()
+                future.add_done_callback(self._finished.put)
+                continue
+            del self._batches[future.key]
             self._last_seen = time.monotonic()
-            return self._returned(future)
+            return returned
 
     def _returned(self, future: Future) -> Returned:
-        if future.status not in {"finished", "error"}:
-            raise self._lost()
-        batch = self._batches.pop(future.key)
+        batch = self._batches[future.key]
         error: BaseException | None
         try:
-            error = future.exception(timeout=PATIENCE_S)
+            error = future.exception(timeout=GATHER_S)
             if error is None:
-                return Returned(batch, future.result(timeout=PATIENCE_S))
-        except (TimeoutError, OSError):
-            raise self._lost() from None
+                result = future.result(timeout=GATHER_S)
+                return Returned(batch, pickle.loads(result) if self._second is None else result)
         except KilledWorker as killed:
             error = killed
         if isinstance(error, KilledWorker):
@@ -161,6 +175,11 @@ class DaskPool:
         elif now > self._last_seen + PATIENCE_S:
             where = self._execution.scheduler or "this machine"
             raise ExecutorError(f"no Dask worker of {where} has been there for {PATIENCE_S:.0f} s. {START_AGAIN}")
+
+
+def _run_batch(work: Work, blocks: array[int]) -> bytes:
+    # Dask looks into every item of a list on its way; these are a thousand small ones.
+    return pickle.dumps(run_batch(work, blocks.tolist()))
 
 
 def _room(worker: dict[str, Any], need: dict[str, float]) -> int:
@@ -180,7 +199,9 @@ def _local_cluster(execution: Execution, work: Work, count: int) -> SpecCluster:
     for number in range(min(execution.workers, count) if work.part == "halves" or not with_gpus else 0):
         options = {"resources": {"cpu": 1}, "env": {"CUDA_VISIBLE_DEVICES": ""}} if with_gpus else {}
         workers[f"cpu-{number}"] = {"cls": Nanny, "options": common | {"nthreads": 1} | options}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    # It serves its state over HTTP even without a dashboard: here only, and where no other run does.
+    quiet = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": quiet}
     return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
 
 

@@ -46,6 +46,11 @@ class Execution:
     retries: int = 1
 
     def __post_init__(self) -> None:
+        if min(self.workers, self.gpu_blocks) < 1 or min(self.gpus, self.retries) < 0:
+            raise ExecutorError(
+                f"got {self.workers} workers, {self.gpus} GPUs with {self.gpu_blocks} blocks each and {self.retries} "
+                "retries; expected at least 1 worker and no negative number."
+            )
         if self.executor != "dask" and (self.scheduler is not None or self.gpus):
             raise ExecutorError(
                 f"executor {self.executor!r} runs blocks in this process; --scheduler and --gpus need --executor dask."

@@ -25,6 +25,8 @@ _HEAD = struct.Struct("<4sIIqdf")  # kind, checksum of what follows, payload len
 _CHECKED_FROM = 8
 _KINDS = frozenset((RUN, STARTED, DONE, FAILED))
 _NO_BLOCK = -1
+# To begin compressing takes longer than all else that is done for a small record.
+_WORTH_COMPRESSING = 512
 
 
 class Frame(NamedTuple):
@@ -100,15 +102,16 @@ def read_frames(file: BinaryIO) -> Iterator[Frame]:
 
 
 def pack(tables: Tables) -> bytes:
-    """Put small arrays into bytes: a JSON line of names, types and shapes, then the data, compressed."""
+    """Put small arrays into bytes: a JSON line of names, types and shapes, then the data; compressed if large."""
     arrays = {name: np.asarray(array, order="C") for name, array in tables.items()}
     header = json.dumps([[name, a.dtype.str, a.shape] for name, a in arrays.items()]).encode() + b"\n"
-    return zlib.compress(header + b"".join(a.tobytes() for a in arrays.values()), 1)
+    data = header + b"".join(a.tobytes() for a in arrays.values())
+    return data if len(data) < _WORTH_COMPRESSING else zlib.compress(data, 1)
 
 
 def unpack(payload: bytes) -> dict[str, NDArray[Any]]:
     """Undo `pack`."""
-    data = zlib.decompress(payload)
+    data = payload if payload.startswith(b"[") else zlib.decompress(payload)
     offset = data.index(b"\n") + 1
     tables = {}
     for name, dtype, shape in json.loads(data[:offset]):

@@ -130,15 +130,15 @@ class Ledger:
         """Note blocks that are handed out together: one frame for all of them."""
         self._append(frame_bytes(STARTED, np.asarray(blocks, "<i8").tobytes(), time.time()))
 
-    def commit(self, block: int, tables: Tables, seconds: float = 0.0) -> None:
+    def commit(self, block: int, tables: Tables | bytes, seconds: float = 0.0) -> None:
         """Append a record; the caller has the block's voxels on disk by now.
 
         Parameters
         ----------
         block : int
             Number of the block.
-        tables : mapping of str to ndarray
-            What later stages need of it.
+        tables : mapping of str to ndarray, or bytes
+            What later stages need of it; bytes where a worker packed it.
         seconds : float
             How long it took.
 
@@ -147,7 +147,8 @@ class Ledger:
         LedgerError
             When the disk is full; the ledger is then as it was before.
         """
-        self._append(frame_bytes(DONE, pack(tables), time.time(), block, seconds))
+        payload = tables if isinstance(tables, bytes) else pack(tables)
+        self._append(frame_bytes(DONE, payload, time.time(), block, seconds))
         self.work_s += seconds
         self._done.append(block)
 

@@ -53,20 +53,28 @@ class RunProgress:
             for handler in self._handlers:
                 handler.setStream(self._before)
             self._bar.stop()
+        else:
+            self._say()
 
     def update(self, done: int, failed: int) -> None:
         """Tell how many blocks are done, and how many failed and are not done since."""
         self._done, self._failed = done, failed
-        now = time.monotonic()
-        rate = done / max(now - self._start, 1e-9)
         if self._bar is not None:
             words = f"[red]{failed} failed" if failed else ""
-            self._bar.update(self._task, completed=done, failed=words, rate=f"{rate:.3g} a second")
-        elif done + failed == self._total or now - self._spoken > SECONDS_BETWEEN_LINES:
-            left = (self._total - done) / rate if rate else float("inf")
-            words = f", {failed} failed" if failed else ""
-            log.info("%d of %d blocks%s, %.2f a second, %.0f s left", done, self._total, words, rate, left)
-            self._spoken = now
+            self._bar.update(self._task, completed=done, failed=words, rate=f"{self._rate:.3g} a second")
+        elif time.monotonic() - self._spoken > SECONDS_BETWEEN_LINES:
+            self._say()
+
+    @property
+    def _rate(self) -> float:
+        return self._done / max(time.monotonic() - self._start, 1e-9)
+
+    def _say(self) -> None:
+        rate, left = self._rate, self._total - self._done
+        words = f", {self._failed} failed" if self._failed else ""
+        seconds = left / rate if rate else float("inf")
+        log.info("%d of %d blocks%s, %.2f a second, %.0f s left", self._done, self._total, words, rate, seconds)
+        self._spoken = time.monotonic()
 
 
 def _bar(console: Console) -> Progress:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from spoco_blocks.engine.frames import DONE, FAILED, RUN, STARTED, Frame, read_frames
 from spoco_blocks.engine.layout import Layout
@@ -252,13 +253,14 @@ def _print_lines(status: Status, console: Console, watch_seconds: float | None) 
         time.sleep(watch_seconds)
 
 
-def _table(stages: Sequence[StageStatus]) -> Table:
+def _table(stages: Sequence[StageStatus]) -> Group:
     table = Table(title=time.strftime("%H:%M:%S"), caption=None if stages else "no stage has begun")
-    for column in ("results of", "stage", "state", "blocks", "", "a second", "left", ""):
+    for column in ("results of", "stage", "state", "blocks", "a second", "left", ""):
         table.add_column(column, justify="right" if column in {"blocks", "a second", "left"} else "left")
     for stage in stages:
-        table.add_row(stage.owner, stage.stage, *_cells(stage), "\n".join(stage.details).replace("[", r"\["))
-    return table
+        state, count, remarks, rate, left = _cells(stage)
+        table.add_row(stage.owner, stage.stage, state, count, rate, left, remarks)
+    return Group(table, *(Text(f"{stage.owner} {stage.stage}: {line}") for stage in stages for line in stage.details))
 
 
 def _cells(stage: StageStatus) -> tuple[str, str, str, str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from spoco_blocks.engine.frames import Tables
+from spoco_blocks.engine.frames import Tables, pack
 from spoco_blocks.errors import ResourceError, SpocoBlocksError
 from spoco_blocks.grid import Block, BlockGrid
 
@@ -53,19 +53,19 @@ class Work:
     task: BlockTask
     grid: BlockGrid
 
-    def __call__(self, index: int) -> Tables:
-        """Do a whole block."""
-        return self.task(self.grid.block(index))
+    def __call__(self, index: int) -> bytes:
+        """Do a whole block; its record is packed here, where many do it at once."""
+        return pack(self.task(self.grid.block(index)))
 
     def feed(self, index: int) -> Any:
         """Do the first half of a block."""
         assert isinstance(self.task, FedBlockTask)
         return self.task.feed(self.grid.block(index))
 
-    def finish(self, index: int, fed: Any) -> Tables:
-        """Do the second half of a block."""
+    def finish(self, index: int, fed: Any) -> bytes:
+        """Do the second half of a block, and pack its record."""
         assert isinstance(self.task, FedBlockTask)
-        return self.task.finish(self.grid.block(index), fed)
+        return pack(self.task.finish(self.grid.block(index), fed))
 
     @property
     def part(self) -> Part:
@@ -103,7 +103,7 @@ class Failure:
 
 
 class Outcome(NamedTuple):
-    """A block and what came of it: its tables (or what a half of it gave), or a `Failure`; and how long it took."""
+    """A block and what came of it: its packed record (or what `feed` gave), or a `Failure`; and how long it took."""
 
     block: int
     result: Any

@@ -116,8 +116,10 @@ def test_a_lost_scheduler_is_told_and_what_was_finished_kept(tmp_path, monkeypat
         with pytest.raises(ExecutorError, match=r"lost the Dask scheduler of tcp://.* run the same command again"):
             run(Killer(tmp_path, victim=cluster.pid), blocks, Execution("dask", scheduler=address))
         assert cluster.wait(10) == -signal.SIGKILL
-    assert done(blocks) == [0, 1, 2]
-    assert run(Note(tmp_path), blocks, Execution()).computed == 3
+    kept = done(blocks)
+    # What came of block 2 may have been on its way.
+    assert kept in ([0, 1], [0, 1, 2])
+    assert run(Note(tmp_path), blocks, Execution()).computed == 6 - len(kept)
 
 
 def test_when_no_worker_is_left_that_is_told(tmp_path, monkeypatch):
@@ -129,13 +131,20 @@ def test_when_no_worker_is_left_that_is_told(tmp_path, monkeypatch):
             cluster.wait_for_workers(1, timeout=60)
             with pytest.raises(ExecutorError, match=r"no Dask worker of tcp://.* has been there for 4 s"):
                 run(Killer(tmp_path, times=99), blocks, Execution("dask", scheduler=address))
-    assert done(blocks) == [0, 1, 2]
+    assert done(blocks) in ([0, 1], [0, 1, 2])
 
 
 def test_a_wrong_address_is_refused_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(dask_pool, "PATIENCE_S", 1.0)
     with pytest.raises(ExecutorError, match=r"no Dask scheduler with workers at tcp://127\.0\.0\.1:9"):
         run(Empty(), line_of(2, tmp_path), Execution("dask", scheduler="tcp://127.0.0.1:9"))
+
+
+def test_numbers_that_cannot_be_meant_are_refused():
+    """With less than no retries there would be no attempt at all, and no failure either."""
+    for given in ({"retries": -1}, {"workers": 0}, {"executor": "dask", "gpus": -1}):
+        with pytest.raises(ExecutorError, match="expected at least 1 worker and no negative number"):
+            Execution(**given)
 
 
 @pytest.mark.parametrize(

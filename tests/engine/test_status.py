@@ -126,10 +126,14 @@ def test_what_was_added_is_read_on_and_what_began_anew_is_forgotten(tmp_path):
 
 def test_a_terminal_gets_a_table(tmp_path):
     run(Note(tmp_path), blocks_of(tmp_path), Execution())
+    (tmp_path / "fail-1").touch()
+    with pytest.raises(BlockError):
+        run(Note(tmp_path), blocks_of(tmp_path, "cluster"), Execution())
     out = io.StringIO()
     show(tmp_path / "results", console=Console(file=out, force_terminal=True, width=100))
     assert "finished" in out.getvalue()
     assert "│    5/5 │" in out.getvalue()
+    assert "demo cluster: block 1 failed: ValueError: bad data in [0:1, 0:1, 1:2]" in out.getvalue()
 
 
 def test_a_folder_that_is_not_there(tmp_path):
