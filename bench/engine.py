@@ -17,6 +17,7 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 from bench.frame import Claim, Report, Row
+from bench.memory import peak_memory
 from bench.peers import environment, run_script
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.frames import DONE, STARTED, read_frames
@@ -191,9 +192,8 @@ def _record(rng: np.random.Generator) -> Tables:
     }
 
 
-# A part adds rows, claims and notes to the report; larger ones have a module of their own, which is no benchmark by
-# itself (`INFRASTRUCTURE` in `__main__`). Peak memory of stages against their projection goes here.
-PARTS = (overhead, restart)
+# A part adds rows, claims and notes to the report.
+PARTS = (overhead, restart, peak_memory)
 
 
 def run(quick: bool) -> Report:

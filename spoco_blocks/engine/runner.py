@@ -20,6 +20,9 @@ from spoco_blocks.settings.jobs import digest
 
 log = logging.getLogger(__name__)
 
+# A process that has imported PyTorch, numba and Zarr, resident.
+PROCESS_MB = 340
+
 # Blocks that an error names; thousands may fail for one reason.
 NAMED = 10
 
@@ -149,10 +152,14 @@ def _fit_memory(work: Work, count: int, execution: Execution) -> tuple[Execution
     part = work.part if execution.gpus else "cpu"
     gpus = 0 if part == "cpu" else min(execution.gpus, max(1, count))
     wanted = replace(execution, workers=max(1, min(execution.workers, count)), gpus=gpus)
+    # What this process takes, and every other one that it starts.
+    fixed_mb = PROCESS_MB
+    if execution.executor == "dask" and execution.scheduler is None:
+        each_mb += PROCESS_MB
     if execution.memory_mb is None:
-        return wanted, each_mb * _at_once(wanted, part)
+        return wanted, fixed_mb + each_mb * _at_once(wanted, part)
     # Where a block has two halves, one is fed while another is finished.
-    least_mb = each_mb * (2 if part == "halves" else 1)
+    least_mb = fixed_mb + each_mb * (2 if part == "halves" else 1)
     if least_mb > execution.memory_mb:
         raise ResourceError(
             f"a block of {grid.block_shape} voxels with its halo {grid.halo} needs about {least_mb} MiB, "
@@ -160,12 +167,12 @@ def _fit_memory(work: Work, count: int, execution: Execution) -> tuple[Execution
             "give more memory (snakemake --set-resources RULE:mem_mb=MIB)."
         )
     if execution.scheduler is not None:
-        return wanted, each_mb * _at_once(wanted, part)
-    fitting = _within(wanted, part, execution.memory_mb // each_mb)
+        return wanted, fixed_mb + each_mb * _at_once(wanted, part)
+    fitting = _within(wanted, part, (execution.memory_mb - fixed_mb) // each_mb)
     if fitting != wanted:
         at_once, before = _at_once(fitting, part), _at_once(wanted, part)
         log.info("%d blocks at once instead of %d: each needs about %d MiB", at_once, before, each_mb)
-    return fitting, each_mb * _at_once(fitting, part)
+    return fitting, fixed_mb + each_mb * _at_once(fitting, part)
 
 
 def _at_once(execution: Execution, part: Part) -> int:

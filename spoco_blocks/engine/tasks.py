@@ -29,7 +29,7 @@ class BlockTask(Protocol):
         """Do the work."""
 
     def memory_bytes(self, block: Block) -> int:
-        """Project the memory that one block needs at most."""
+        """Project the memory that one block needs at most, beyond what a process takes that waits for one."""
 
 
 @runtime_checkable

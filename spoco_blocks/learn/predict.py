@@ -15,7 +15,7 @@ from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.learn.folded import FoldedNetwork
 from spoco_blocks.learn.network import EmbeddingNetwork
 from spoco_blocks.learn.patches import UNLIMITED, Patching
-from spoco_blocks.learn.predict_memory import BASE_BYTES, memory_bytes, model_bytes
+from spoco_blocks.learn.predict_memory import memory_bytes, model_bytes
 from spoco_blocks.learn.transfer import Arriving, receive, send, stage
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Predictor:
         return Prediction(embeddings, probabilities[0], probabilities[1:])
 
     def memory_bytes(self, shape: Triple, keep: Box | None = None) -> int:
-        """Project the most memory that this process takes on a CPU when it predicts an array of this shape.
+        """Project the most memory that the model and predicting an array of this shape take on a CPU.
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class Predictor:
         """
         plan, limit = self.network.plan, self._limit
         each = memory_bytes(plan, shape, keep, precision=self.precision, patch_voxels=limit, batch=self._batch)
-        return BASE_BYTES + model_bytes(plan) + each
+        return model_bytes(plan) + each
 
     def _fit(
         self, raw: NDArray[np.float32], keep: Box, embeddings: NDArray[np.float32], logits: NDArray[np.float32]

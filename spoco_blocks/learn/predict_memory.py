@@ -11,8 +11,6 @@ from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
 from spoco_blocks.learn.patches import UNLIMITED, Patching
 from spoco_blocks.learn.precision import TYPES
 
-# A process that has imported PyTorch, Zarr and what stage embed needs, resident.
-BASE_BYTES = 330 * 2**20
 # glibc keeps what is freed in pieces of up to 32 MiB: with this much, no projection was below what was measured.
 RETAINED_BYTES = 48 * 2**20
 # Code that oneDNN generates, and what else does not depend on the array.
@@ -28,7 +26,7 @@ def memory_bytes(
     patch_voxels: Triple | None = None,
     batch: int = 1,
 ) -> int:
-    """Project the most memory that predicting an array takes on a CPU, beyond `BASE_BYTES` and `model_bytes`.
+    """Project the most memory that predicting an array takes on a CPU, beyond the process and `model_bytes`.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ class ClusterBlock:
         """The output and embeddings in float32, labels and work arrays; edges where there are affinities."""
         output = self.source.output
         work = block.outer.size * (4 * output.channels + 40 + (50 * output.offsets + 48 if output.offsets else 0))
-        return output.memory_bytes(block.outer) + work + 300 * 2**20
+        return output.memory_bytes(block.outer) + work
 
 
 @dataclass(frozen=True)

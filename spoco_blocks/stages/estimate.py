@@ -10,6 +10,7 @@ from pathlib import Path
 from spoco_blocks.clustering import Modes
 from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
+from spoco_blocks.engine.runner import PROCESS_MB
 from spoco_blocks.errors import ResourceError
 from spoco_blocks.grid import Block, BlockGrid, triple
 from spoco_blocks.settings.jobs import EstimateJob, digest
@@ -41,7 +42,7 @@ class StageEstimate:
     gpu : bool
         Whether the work is the network's.
     memory_mb : int
-        What one block needs, in MiB.
+        What a process needs for one block, in MiB.
     disk_bytes, files : int
         What the stage leaves.
     """
@@ -180,7 +181,7 @@ def outer_voxels(grid: BlockGrid) -> int:
 
 
 def _mb(size: int) -> int:
-    return size // 2**20 + 1
+    return PROCESS_MB + size // 2**20 + 1
 
 
 def refuse(stages: list[StageEstimate], plan: Plan, results: SegmentationResults, memory_mb: int | None) -> None:
@@ -225,9 +226,11 @@ def check_memory(stages: list[StageEstimate], plan: Plan, memory_mb: int | None)
         When one does not.
     """
     largest = max(stages, key=lambda stage: stage.memory_mb)
-    if memory_mb is not None and largest.memory_mb > memory_mb:
+    # The process that hands out blocks needs some as well.
+    needed_mb = largest.memory_mb + PROCESS_MB
+    if memory_mb is not None and needed_mb > memory_mb:
         raise ResourceError(
-            f"a block of {plan.block_shape} voxels needs about {largest.memory_mb} MiB in stage {largest.stage}, "
+            f"a block of {plan.block_shape} voxels needs about {needed_mb} MiB in stage {largest.stage}, "
             f"{memory_mb} MiB are given. Use smaller blocks (segmentations.NAME.blocks.shape_voxels), or give more "
             f"memory (snakemake --set-resources {largest.stage}:mem_mb=MIB)."
         )

@@ -7,7 +7,7 @@ from block_tasks import Note
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.ledger import Records
-from spoco_blocks.engine.runner import Blocks, check_writable, run
+from spoco_blocks.engine.runner import PROCESS_MB, Blocks, check_writable, run
 from spoco_blocks.errors import BlockError, GridError, ResourceError
 from spoco_blocks.grid import BlockGrid
 
@@ -63,11 +63,16 @@ def test_a_change_of_grid_or_identity_reuses_nothing(tmp_path, blocks):
 
 
 def test_too_much_memory_is_refused_before_any_work(tmp_path, blocks):
-    with pytest.raises(ResourceError, match="needs about 101 MiB, 90 MiB are given"):
-        run(Note(tmp_path, megabytes=100), blocks, Execution("threads", 2, memory_mb=90))
+    with pytest.raises(ResourceError, match=f"needs about {PROCESS_MB + 101} MiB, {PROCESS_MB + 90} MiB are given"):
+        run(Note(tmp_path, megabytes=100), blocks, Execution("threads", 2, memory_mb=PROCESS_MB + 90))
     assert not calls(tmp_path)
-    summary = run(Note(tmp_path, megabytes=100), blocks, Execution("threads", 2, memory_mb=150))
-    assert (summary.computed, summary.peak_memory_projected_mb) == (12, 101)
+    summary = run(Note(tmp_path, megabytes=100), blocks, Execution("threads", 2, memory_mb=PROCESS_MB + 150))
+    assert (summary.computed, summary.peak_memory_projected_mb) == (12, PROCESS_MB + 101)
+
+
+def test_processes_need_memory_of_their_own(tmp_path, blocks):
+    summary = run(Note(tmp_path, megabytes=100), blocks, Execution("dask", 2, memory_mb=4 * PROCESS_MB))
+    assert summary.peak_memory_projected_mb == PROCESS_MB + 2 * (PROCESS_MB + 101)
 
 
 def test_blocks_must_hold_whole_shards():

@@ -111,7 +111,8 @@ except ResourceError as error:
 def test_projected_memory_is_that_of_a_process(preset, voxel_size_nm, planar, shape, patch, precision):
     """Up to 2.0 times was measured; what glibc keeps differs from run to run."""
     said = run(f"""
-from spoco_blocks.learn.predict_memory import BASE_BYTES, memory_bytes, model_bytes
+from spoco_blocks.engine.runner import PROCESS_MB
+from spoco_blocks.learn.predict_memory import memory_bytes, model_bytes
 from spoco_blocks.settings.network import PRESETS
 import spoco_blocks.stages.embed
 
@@ -126,7 +127,7 @@ loaded = status("VmRSS")
 raw = np.random.default_rng(0).random(size=(1, *{shape}), dtype=np.float32)
 predictor(raw)
 projected = memory_bytes(plan, {shape}, precision="{precision}", patch_voxels={patch})
-print(projected / (status("VmHWM") - loaded), base / BASE_BYTES, (loaded - base) / model_bytes(plan))
+print(projected / (status("VmHWM") - loaded), base / (PROCESS_MB * 2**20), (loaded - base) / model_bytes(plan))
 """)
     ratio, base, model = map(float, said.split())
     assert 1 <= ratio < 2.4
