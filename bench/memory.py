@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,56 +14,13 @@ from bench.frame import Claim, Report, Row
 from bench.peers import run_script
 from bench.streaming import EXECUTION, configuration, segment
 from bench.workflow import ROOT, run_workflow
-from spoco_blocks.clustering import Modes, Mutex
 from spoco_blocks.engine.layout import Layout
-from spoco_blocks.engine.manifest import Manifest
-from spoco_blocks.engine.tasks import BlockTask
-from spoco_blocks.grid import Block, Box, triple
+from spoco_blocks.grid import Box
 from spoco_blocks.settings import jobs, parse_settings
-from spoco_blocks.settings.sections import Source
-from spoco_blocks.stages.calibrate import SeekModes
-from spoco_blocks.stages.cluster import cluster_task
-from spoco_blocks.stages.embed import EmbedBlock
 from spoco_blocks.stages.labels import run_labels
-from spoco_blocks.stages.output import StoredOutput
-from spoco_blocks.stages.plan import Plan
-from spoco_blocks.stages.relabel import CoarsenBlock, RelabelBlock
 from spoco_blocks.volumes import create_zarr, open_volume
 
 REPEATS = 3
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A segmentation that was run, and the stage of which a block is run again."""
-
-    root: Path
-    name: str
-    stage: str
-
-
-def task_of(planned: Planned) -> tuple[BlockTask, Block]:
-    """Make the task of a stage as the stage does, and give it with a block from the middle of the volume."""
-    results = Layout(planned.root).segmentation(planned.name)
-    plan = Plan.read(Manifest.read(results.manifest("plan")))
-    grid = plan.cluster_grid
-    block = grid.block(grid.index(triple(n // 2 for n in grid.counts)))
-    method = Modes() if planned.name == "modes" else Mutex()
-    if planned.stage == "embed":
-        stored = plan.output(results, affinities=True)
-        assert isinstance(stored, StoredOutput)
-        return EmbedBlock(plan.predicted, stored), plan.embed_grid.block(block.index)
-    if planned.stage == "calibrate":
-        task = SeekModes(plan.embedded(results, None), Modes(), 0.1, plan.region_grid)
-        return task, plan.seeking_grid.block(0)
-    if planned.stage == "cluster":
-        return cluster_task(plan, results, "", method, None), block
-    fragments, segments = (Source(uri=str(path)) for path in (results.fragments, results.segments))
-    if planned.stage == "relabel":
-        return RelabelBlock(fragments, segments, results.lookup, "", results.offsets), block
-    coarse = segments.model_copy(update={"level": 1})
-    inner = Box(triple(a // 2 for a in block.inner.start), triple(b // 2 for b in block.inner.stop))
-    return CoarsenBlock(segments, coarse, plan.factors[0]), Block(block.index, inner, inner)
 
 
 def prepare(folder: Path, edge: int, blocks: int) -> None:
@@ -86,6 +42,8 @@ def prepare(folder: Path, edge: int, blocks: int) -> None:
         "modes": {"clustering": {"kind": "modes"}},
         "mutex": {"clustering": {"kind": "mutex"}},
         "streamed": {"clustering": {"kind": "mutex"}, "embeddings": "stream"},
+        "modes-dense": {"clustering": {"kind": "modes"}, "foreground_threshold": 0.0},
+        "mutex-dense": {"clustering": {"kind": "mutex"}, "foreground_threshold": 0.0},
     }
     base = {"volume": "large", "model": "demo", "blocks": shape}
     tree["segmentations"] = {name: base | way for name, way in ways.items()}
@@ -103,6 +61,8 @@ CASES = (
     ("modes", "pyramid"),
     ("mutex", "cluster"),
     ("streamed", "cluster"),
+    ("modes-dense", "cluster"),
+    ("mutex-dense", "cluster"),
 )
 
 

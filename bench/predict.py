@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.frame import Claim, Contender, Report, Row, machine, measure
+from bench.frame import Claim, Contender, Report, Row, measure
 from spoco_blocks.grid import Block, BlockGrid, Triple, triple
 from spoco_blocks.learn.device import choose_device
 from spoco_blocks.learn.intensity import Normalisation
@@ -199,8 +199,10 @@ def plan_of(preset: str) -> NetworkPlan:
 
 
 def run(quick: bool) -> Report:
-    """Compare the pipeline with its parts, for one and two threads of the network on a CPU; then the precisions."""
-    shape, block = ((192, 192, 192), 96) if quick else ((384, 384, 384), 128)
+    """Compare the pipeline with its parts, the network on one thread or a GPU; then the precisions."""
+    device = choose_device(threads=1)
+    preset, full, dtypes = ("base", 384, ("uint8", "uint16")) if device == "cuda" else ("tiny", 256, ("uint8",))
+    edge, block = (192, 96) if quick else (full, 128)
     report = Report(
         notes=[
             f"{THREADS} blocks in flight, for the parts as for the pipeline; the loop has one. Blocks of {block}³ with "
@@ -208,22 +210,15 @@ def run(quick: bool) -> Report:
             "Ratios are medians over rounds in which everything ran in turn; speeds are of the best round.",
         ]
     )
-    device = choose_device(threads=1)
-    preset = "base" if device == "cuda" else "tiny"
     plan = plan_of(preset)
     network = EmbeddingNetwork(plan).eval()
-    cores = int(machine()["cores"])
-    counts = [1, *([2] if cores > 1 and device == "cpu" and not quick else [])]
-    for dtype in ("uint8",) if quick else ("uint8", "uint16"):
+    for dtype in dtypes:
         with tempfile.TemporaryDirectory() as folder:
-            task = make_task(Path(folder), plan, shape, (block,) * 3, dtype)
-            for threads in counts:
-                torch.set_num_threads(threads)
-                for precision in ("float32", "bfloat16"):
-                    name = f"{preset}, {dtype}, {precision}, {threads} thread{'s' * (threads > 1)}"
-                    predictor = Predictor(network, device, precision=precision)
-                    compare_pipeline(report, name, task, predictor, repeats=1 if quick else 3)
-    torch.set_num_threads(1)
+            task = make_task(Path(folder), plan, (edge,) * 3, (block,) * 3, dtype)
+            for precision in ("float32", "bfloat16"):
+                predictor = Predictor(network, device, precision=precision)
+                name = f"{preset}, {dtype}, {precision}"
+                compare_pipeline(report, name, task, predictor, repeats=1 if quick else 3)
     for other in (preset,) if quick else PRESETS:
         compare_precisions(report, f"{other} 96³", EmbeddingNetwork(plan_of(other)).eval(), device, 96)
     return report

@@ -4,8 +4,44 @@ import json
 import sys
 from pathlib import Path
 
-from bench.memory import Planned, task_of
+from spoco_blocks.clustering import Modes, Mutex
+from spoco_blocks.engine.layout import Layout
+from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.engine.runner import PROCESS_MB
+from spoco_blocks.engine.tasks import BlockTask
+from spoco_blocks.grid import Block, Box, triple
+from spoco_blocks.settings.sections import Source
+from spoco_blocks.stages.calibrate import SeekModes
+from spoco_blocks.stages.cluster import cluster_task
+from spoco_blocks.stages.embed import EmbedBlock
+from spoco_blocks.stages.output import StoredOutput
+from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.relabel import CoarsenBlock, RelabelBlock
+
+
+def task_of(root: Path, name: str, stage: str) -> tuple[BlockTask, Block]:
+    """Make the task of a stage as the stage does, and give it with a block from the middle of the volume."""
+    results = Layout(root).segmentation(name)
+    plan = Plan.read(Manifest.read(results.manifest("plan")))
+    grid = plan.cluster_grid
+    block = grid.block(grid.index(triple(n // 2 for n in grid.counts)))
+    method = Modes() if name.startswith("modes") else Mutex()
+    threshold = 0.0 if name.endswith("dense") else None
+    if stage == "embed":
+        stored = plan.output(results, affinities=True)
+        assert isinstance(stored, StoredOutput)
+        return EmbedBlock(plan.predicted, stored), plan.embed_grid.block(block.index)
+    if stage == "calibrate":
+        task = SeekModes(plan.embedded(results, threshold), Modes(), 0.1, plan.region_grid)
+        return task, plan.seeking_grid.block(0)
+    if stage == "cluster":
+        return cluster_task(plan, results, "", method, threshold), block
+    fragments, segments = (Source(uri=str(path)) for path in (results.fragments, results.segments))
+    if stage == "relabel":
+        return RelabelBlock(fragments, segments, results.lookup, "", results.offsets), block
+    coarse = segments.model_copy(update={"level": 1})
+    inner = Box(triple(a // 2 for a in block.inner.start), triple(b // 2 for b in block.inner.stop))
+    return CoarsenBlock(segments, coarse, plan.factors[0]), Block(block.index, inner, inner)
 
 
 def status_mb(name: str) -> float:
@@ -15,17 +51,8 @@ def status_mb(name: str) -> float:
 
 
 if __name__ == "__main__":
-    planned = Planned(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
     idle = status_mb("VmRSS")
-    task, block = task_of(planned)
-    # What a block takes that runs after others: compiled code is loaded, handles are open.
-    task(block)
-    print(
-        json.dumps(
-            {
-                "idle": idle,
-                "peak": status_mb("VmHWM"),
-                "projected": PROCESS_MB + task.memory_bytes(block) / 2**20,
-            }
-        )
-    )
+    work, chosen = task_of(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    work(chosen)
+    projected = PROCESS_MB + work.memory_bytes(chosen) / 2**20
+    print(json.dumps({"idle": idle, "peak": status_mb("VmHWM"), "projected": projected}))

@@ -20,8 +20,8 @@ from spoco_blocks.settings.jobs import digest
 
 log = logging.getLogger(__name__)
 
-# A process that has imported PyTorch, numba and Zarr, resident.
-PROCESS_MB = 340
+# A process that has imported PyTorch, numba and Zarr, and has loaded compiled code and opened stores, resident.
+PROCESS_MB = 400
 
 # Blocks that an error names; thousands may fail for one reason.
 NAMED = 10
