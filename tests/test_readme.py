@@ -33,6 +33,15 @@ def test_make_targets_exist():
     assert set(named) == {"demo", "test"} <= set(targets)
 
 
+def test_commands_in_the_text_exist(capsys):
+    named = {command for command in re.findall(r"`spoco-blocks ([a-z]+)", README)}
+    assert named == {"plan", "status"}
+    for command in named:
+        with pytest.raises(SystemExit) as end:
+            cli.main([command, "--help"])
+        assert end.value.code == 0
+
+
 def test_files_and_folders_exist():
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
