@@ -34,7 +34,7 @@ def test_make_targets_exist():
 
 
 def test_commands_in_the_text_exist(capsys):
-    named = {command for command in re.findall(r"`spoco-blocks ([a-z]+)", README)}
+    named = set(re.findall(r"`spoco-blocks ([a-z]+)", README))
     assert named == {"plan", "status"}
     for command in named:
         with pytest.raises(SystemExit) as end:
