@@ -68,7 +68,7 @@ CASES = (
 
 def peak_memory(report: Report, quick: bool) -> None:
     """Hold the peak of one block's process against the projection that decides how many run at once."""
-    edge, blocks = (192, 96) if quick else (256, 128)
+    edge, blocks = (128, 64) if quick else (192, 96)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepare(folder, edge, blocks)
