@@ -12,7 +12,7 @@ from scipy import ndimage
 from spoco_blocks.clustering.checks import require_positive
 from spoco_blocks.clustering.context import Context
 from spoco_blocks.kernels.lookup import apply_lookup
-from spoco_blocks.kernels.mutex import mutex_watershed
+from spoco_blocks.kernels.mutex_grid import mutex_watershed
 
 # Where nothing is known of the size of objects.
 PIECE_VOXELS = 50
