@@ -70,7 +70,8 @@ def mutex_watershed(
     parents = np.arange(mask.size, dtype=index)
     both = np.concatenate((steps[attractive:], -steps[attractive:]))
     _join(edges, bounds, steps[:attractive], rows, both, places, reached, parents)
-    return _numbered(parents, inside.reshape(-1)).reshape(mask.shape)
+    labels: NDArray[np.uint32] = _numbered(parents, inside.reshape(-1)).reshape(mask.shape)
+    return labels
 
 
 @njit(**JIT_EXACT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from oracles import adjusted_rand_index
 
 from bench.phantoms import make
 from spoco_blocks.clustering import METHODS, Affinities, Context, Mutex, segment
-from spoco_blocks.clustering.mutex import fill
+from spoco_blocks.clustering.pieces import fill
+from spoco_blocks.settings.segmentation import ClusteringSettings
 
 SHAPES = [(14, 32, 32), (1, 72, 72)]
 
@@ -31,7 +33,7 @@ def context(phantom):
         here = tuple(slice(0, n - d) for d, n in zip(offset, truth.shape, strict=True))
         there = tuple(slice(d, None) for d in offset)
         value[here] = 255 * ((truth[here] == truth[there]) & (truth[here] > 0))
-    return Context(affinities=Affinities(values, OFFSETS, 3))
+    return Context(affinities=Affinities(values, OFFSETS, 3), other=phantom.embeddings[::-1])
 
 
 @pytest.fixture(params=sorted(METHODS))
@@ -39,6 +41,9 @@ def method(request):
     chosen = METHODS[request.param]()
     if "max_samples" in {f.name for f in fields(chosen)}:
         chosen = replace(chosen, max_samples=1500)
+    if request.param == "consistency":
+        # The phantom's noise fills a ball of delta_var around a mean, so one around a voxel holds half of an object.
+        chosen = replace(chosen, bandwidth=1.0)
     return chosen
 
 
@@ -51,7 +56,7 @@ def test_labels_are_dense_inside_the_foreground_and_repeatable(method, phantom):
     np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
     np.testing.assert_array_equal(embeddings, phantom.embeddings)
     np.testing.assert_array_equal(labels, method(embeddings, foreground, context(phantom)))
-    if method.kind != "mutex":
+    if method.kind not in ("mutex", "consistency"):
         np.testing.assert_array_equal(labels, method(embeddings, foreground))
 
 
@@ -86,10 +91,29 @@ def test_a_few_voxels_of_foreground(method, phantom):
     assert not labels[~few].any()
 
 
+def test_a_single_voxel(method, phantom):
+    """Of the foreground, and the whole array; every method takes it for an object where objects may be as small."""
+    least = {name: 1 for name in ("min_voxels", "min_core_voxels") if name in {f.name for f in fields(method)}}
+    one = np.zeros_like(phantom.foreground)
+    one[0, 3, 4] = True
+    smallest = replace(method, **least)
+    np.testing.assert_array_equal(smallest(phantom.embeddings, one, context(phantom)), one)
+    given = context(phantom)
+    cut = (slice(None), slice(1), slice(1), slice(1))
+    affinities = Affinities(given.affinities.values[cut], OFFSETS, 3)
+    given = Context(affinities=affinities, other=given.other[cut])
+    assert smallest(phantom.embeddings[cut], np.ones((1, 1, 1), bool), given).tolist() == [[[1]]]
+
+
 def test_names(method):
     assert METHODS[method.kind] is type(method)
     assert isinstance(method.fragments, bool)
     assert isinstance(hash(method), int)
+
+
+def test_the_configuration_offers_what_the_workflow_can_provide_for():
+    offered = {kind.kind for kind in get_args(get_args(ClusteringSettings)[0])}
+    assert offered == set(METHODS) - {"consistency"}
 
 
 def test_mutex_without_affinities_says_so(phantom):
