@@ -5,6 +5,7 @@ from __future__ import annotations
 from spoco_blocks.clustering.consistency import Consistency
 from spoco_blocks.clustering.context import Affinities, Context
 from spoco_blocks.clustering.embedding_mutex import EmbeddingMutex
+from spoco_blocks.clustering.grid_hdbscan import GridHdbscan
 from spoco_blocks.clustering.hdbscan import Hdbscan
 from spoco_blocks.clustering.mean_shift import MeanShift
 from spoco_blocks.clustering.mean_shift_plus import MeanShiftPlus
@@ -20,6 +21,7 @@ METHODS: dict[str, type[Method]] = {
     "mean_shift": MeanShift,
     "mean_shift_plus": MeanShiftPlus,
     "hdbscan": Hdbscan,
+    "grid_hdbscan": GridHdbscan,
     "consistency": Consistency,
 }
 
@@ -29,6 +31,7 @@ __all__ = [
     "Consistency",
     "Context",
     "EmbeddingMutex",
+    "GridHdbscan",
     "Hdbscan",
     "MeanShift",
     "MeanShiftPlus",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spoco_blocks.clustering import EmbeddingMutex, Hdbscan, MeanShift, MeanShiftPlus, Modes, Mutex
+from spoco_blocks.clustering import EmbeddingMutex, GridHdbscan, Hdbscan, MeanShift, MeanShiftPlus, Modes, Mutex
 from spoco_blocks.settings.base import Count, CountOrZero, Fraction, Name, Positive, Section
 
 
@@ -52,7 +52,7 @@ class StitchingSettings(Section):
 
 # All of METHODS but `consistency`, which needs what the workflow does not provide: embeddings of both networks.
 ClusteringSettings = Annotated[
-    Modes | Mutex | EmbeddingMutex | MeanShift | MeanShiftPlus | Hdbscan, Field(discriminator="kind")
+    Modes | Mutex | EmbeddingMutex | MeanShift | MeanShiftPlus | Hdbscan | GridHdbscan, Field(discriminator="kind")
 ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spoco_blocks.clustering import Hdbscan, MeanShift, MeanShiftPlus
+from spoco_blocks.clustering import GridHdbscan, Hdbscan, MeanShift, MeanShiftPlus
 from spoco_blocks.clustering.mean_shift_plus import joined_to_larger
 from spoco_blocks.errors import SettingsError
 
@@ -57,18 +57,24 @@ def test_far_voxels(strips, method, kept):
 def test_settings_out_of_range_are_refused(kind):
     with pytest.raises(SettingsError, match="max_samples"):
         kind(max_samples=0)
+    with pytest.raises(SettingsError, match="outer_distance"):
+        GridHdbscan(outer_distance=0)
+    with pytest.raises(SettingsError, match="min_cluster_size"):
+        GridHdbscan(min_cluster_size=1)
     with pytest.raises(SettingsError, match="min_cluster_size"):
         Hdbscan(min_cluster_size=1)
 
 
-@pytest.mark.parametrize("method", [kind(max_samples=2000) for kind in KINDS], ids=lambda m: m.kind)
+@pytest.mark.parametrize("method", [*(kind(max_samples=2000) for kind in KINDS), GridHdbscan()], ids=lambda m: m.kind)
 def test_background_is_given_or_one_more_cluster(strips, method):
     embeddings, truth = strips
     embeddings, truth = np.pad(embeddings, [(0, 0), (0, 0), (0, 60), (0, 0)]), np.pad(truth, [(0, 0), (0, 60), (0, 0)])
     embeddings += np.random.default_rng(1).normal(0, 0.05, embeddings.shape).astype(np.float32)
     given = method(embeddings, truth > 0)
     everywhere = np.ones(truth.shape, bool)
-    np.testing.assert_array_equal(replace(method, largest_is_background=True)(embeddings, everywhere), given)
+    found = replace(method, largest_is_background=True)(embeddings, everywhere)
+    # On the grid, background one voxel wide is noise between two clusters.
+    assert np.mean(found != given) <= (0.02 if method.kind == "grid_hdbscan" else 0)
     assert method(embeddings, everywhere).max() == given.max() + 1
 
 
