@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from oracles import adjusted_rand_index
 from bench.phantoms import make
 from spoco_blocks.clustering import METHODS, Affinities, Context, Mutex, segment
 from spoco_blocks.clustering.pieces import fill
-from spoco_blocks.settings.segmentation import ClusteringSettings
 
 SHAPES = [(14, 32, 32), (1, 72, 72)]
 
@@ -110,11 +108,6 @@ def test_names(method):
     assert METHODS[method.kind] is type(method)
     assert isinstance(method.fragments, bool)
     assert isinstance(hash(method), int)
-
-
-def test_the_configuration_offers_what_the_workflow_can_provide_for():
-    offered = {kind.kind for kind in get_args(get_args(ClusteringSettings)[0])}
-    assert offered == set(METHODS) - {"consistency"}
 
 
 def test_mutex_without_affinities_says_so(phantom):
