@@ -41,6 +41,7 @@ test: check
 
 bench: setup
 	python -m bench clustering
+	python -m bench mutex
 	python -m bench engine
 	python -m bench demo
 

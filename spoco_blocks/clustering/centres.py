@@ -12,27 +12,65 @@ from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.kernels.mode_seeking import nearest_modes
 
 
-def label_by_centre(
+def nearest_centres(
     embeddings: NDArray[Any],
     foreground: NDArray[np.bool_],
     centres: NDArray[np.float32],
-    *,
-    max_distance: float,
-    connected: bool,
-    min_voxels: int,
+    max_distance: float = np.inf,
 ) -> NDArray[np.uint32]:
-    """Give every foreground voxel the label of its nearest centre.
+    """Give every foreground voxel its nearest centre.
 
     Parameters
     ----------
     embeddings : ndarray of float16 or float32, shape (c, z, y, x)
         The embedding of every voxel.
     foreground : ndarray of bool, shape (z, y, x)
-        The voxels to label.
+        The voxels to assign.
     centres : ndarray of float32, shape (k, c)
         Centres of the clusters.
     max_distance : float
-        Voxels farther than this from every centre become background.
+        Voxels farther than this from every centre get none.
+
+    Returns
+    -------
+    ndarray of uint32, shape (z, y, x)
+        0, or 1 to k.
+    """
+    if len(centres) == 0:
+        return np.zeros(foreground.shape, np.uint32)
+    clusters = nearest_modes(embeddings, foreground, centres, max_distance).view(np.uint32)
+    # One more than the last centre stands for none.
+    table = np.arange(len(centres) + 2, dtype=np.uint32)
+    table[-1] = 0
+    return apply_lookup(clusters, table)
+
+
+def without_largest(clusters: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Make background of the cluster that has most voxels, the first of equals.
+
+    Parameters
+    ----------
+    clusters : ndarray of uint32, shape (z, y, x)
+        Clusters, 0 = none.
+
+    Returns
+    -------
+    ndarray of uint32, shape (z, y, x)
+        The others, under their numbers.
+    """
+    voxels = np.bincount(clusters.reshape(-1), minlength=2)
+    table = np.arange(len(voxels), dtype=np.uint32)
+    table[1 + np.argmax(voxels[1:])] = 0
+    return apply_lookup(clusters, table)
+
+
+def objects(clusters: NDArray[np.uint32], *, connected: bool, min_voxels: int) -> NDArray[np.uint32]:
+    """Number what clusters stand for.
+
+    Parameters
+    ----------
+    clusters : ndarray of uint32, shape (z, y, x)
+        Clusters, 0 = none.
     connected : bool
         Whether every connected component is an object of its own.
     min_voxels : int
@@ -43,15 +81,8 @@ def label_by_centre(
     ndarray of uint32, shape (z, y, x)
         0, or 1 to n without gaps.
     """
-    if len(centres) == 0:
-        return np.zeros(foreground.shape, np.uint32)
-    nearest = nearest_modes(embeddings, foreground, centres, max_distance)
-    nearest[nearest == len(centres) + 1] = 0
     if connected:
-        labels, _ = equal_components(nearest, min_voxels)
-        return labels
-    sizes = np.bincount(nearest.reshape(-1), minlength=len(centres) + 1)
-    kept = sizes >= max(1, min_voxels)
+        return equal_components(clusters, min_voxels)[0]
+    kept = np.bincount(clusters.reshape(-1)) >= max(1, min_voxels)
     kept[0] = False
-    table = np.where(kept, np.cumsum(kept), 0).astype(np.uint32)
-    return apply_lookup(nearest.view(np.uint32), table)
+    return apply_lookup(clusters, np.where(kept, np.cumsum(kept), 0).astype(np.uint32))

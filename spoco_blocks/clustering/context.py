@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ class Context:
         Modes of the embedding's density, in the coordinates of the array that is clustered.
     affinities : Affinities or None
         Of the array that is clustered; None when the network predicts none, or the method needs none.
+    other : ndarray of float16 or float32, shape (c, z, y, x), or None
+        What the other of the networks f and g embeds the array as, for methods that ask whether both agree.
     smallest_voxels : int or None
         Size of small objects of the volume: labels of half of it are pieces of others.
     cut : tuple of (bool, bool)
@@ -50,6 +53,7 @@ class Context:
     gradient_threshold: float | None = None
     modes: NDArray[np.float32] | None = None
     affinities: Affinities | None = None
+    other: NDArray[Any] | None = None
     smallest_voxels: int | None = None
     cut: tuple[tuple[bool, bool], ...] = ((False, False),) * 3
     seed: int = 0

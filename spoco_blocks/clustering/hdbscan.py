@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spoco_blocks.clustering.centres import label_by_centre
+from spoco_blocks.clustering.centres import nearest_centres, objects, without_largest
 from spoco_blocks.clustering.checks import require_positive
 from spoco_blocks.clustering.context import Context
 from spoco_blocks.clustering.modes import draw
@@ -42,6 +42,8 @@ class Hdbscan:
     """Whether voxels far from every cluster join the nearest one or become background."""
     noise_distance: float = 1.0
     """How far from the nearest cluster's mean a voxel counts as noise."""
+    largest_is_background: bool = False
+    """Whether the largest cluster of an array is background: where no foreground is known (foreground_threshold 0)."""
     connected: bool = True
     """Whether every connected component is an object of its own."""
     min_voxels: int = 50
@@ -61,14 +63,11 @@ class Hdbscan:
         """Label the objects of one array; see `Method`."""
         seed = (context or Context()).seed
         centres = self.centres(draw(embeddings, np.flatnonzero(foreground), self.max_samples, seed))
-        return label_by_centre(
-            embeddings,
-            foreground,
-            centres,
-            max_distance=np.inf if self.noise == "nearest" else self.noise_distance,
-            connected=self.connected,
-            min_voxels=self.min_voxels,
-        )
+        far = np.inf if self.noise == "nearest" else self.noise_distance
+        clusters = nearest_centres(embeddings, foreground, centres, far)
+        if self.largest_is_background:
+            clusters = without_largest(clusters)
+        return objects(clusters, connected=self.connected, min_voxels=self.min_voxels)
 
     def centres(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Find clusters and give their means.

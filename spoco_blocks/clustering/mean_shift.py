@@ -1,4 +1,4 @@
-"""Mean shift of scikit-learn, on a sample."""
+"""Mean shift on a sample: the clustering of the SPOCO paper."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spoco_blocks.clustering.centres import label_by_centre
+from spoco_blocks.clustering.centres import nearest_centres, objects, without_largest
 from spoco_blocks.clustering.checks import require_positive
 from spoco_blocks.clustering.context import Context
 from spoco_blocks.clustering.modes import draw
+from spoco_blocks.kernels.mean_shift import mean_shift
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class MeanShift:
 
     Notes
     -----
-    The clustering of the SPOCO paper. It knows no borders and is slow: for comparison and for small images.
+    The clustering of the SPOCO paper. It knows no borders: where embeddings blend between two objects it finds clusters
+    of their own.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -36,57 +38,62 @@ class MeanShift:
     """Searches start in cells of the bandwidth's width that hold at least this many samples."""
     max_distance: float | None = None
     """Voxels farther than this from every centre become background; null = none do."""
+    largest_is_background: bool = False
+    """Whether the largest cluster of an array is background: where no foreground is known (foreground_threshold 0)."""
     connected: bool = True
     """Whether every connected component is an object of its own."""
     min_voxels: int = 50
     """Smaller objects become background."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "bandwidth", "max_samples", "min_bin_samples")
+        require_positive(self, "bandwidth", "max_samples", "min_bin_samples", "max_distance")
         require_positive(self, "min_voxels", zero=True)
-        if self.max_distance is not None:
-            require_positive(self, "max_distance")
 
     def __call__(
         self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], context: Context | None = None
     ) -> NDArray[np.uint32]:
         """Label the objects of one array; see `Method`."""
-        seed = (context or Context()).seed
-        centres = self.centres(draw(embeddings, np.flatnonzero(foreground), self.max_samples, seed))
-        return label_by_centre(
-            embeddings,
-            foreground,
-            centres,
-            max_distance=np.inf if self.max_distance is None else self.max_distance,
-            connected=self.connected,
-            min_voxels=self.min_voxels,
+        centres = sampled_centres(
+            embeddings, foreground, context, self.bandwidth, self.max_samples, self.min_bin_samples
         )
-
-    def centres(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Find the centres of clusters.
-
-        Parameters
-        ----------
-        samples : ndarray of float32, shape (n, c)
-            Embeddings.
-
-        Returns
-        -------
-        ndarray of float32, shape (k, c)
-            The centres.
-        """
-        from sklearn.cluster import MeanShift as Estimator
-        from threadpoolctl import threadpool_limits
-
-        if len(samples) == 0:
-            return samples
-        estimator = Estimator(
-            bandwidth=self.bandwidth,
-            bin_seeding=True,
-            # scikit-learn raises when no cell is full enough.
-            min_bin_freq=min(self.min_bin_samples, 1 + len(samples) // 1000),
+        clusters = nearest_centres(
+            embeddings, foreground, centres, np.inf if self.max_distance is None else self.max_distance
         )
-        # Its thousands of tiny parallel sections take 20 times as long where another process wants the cores.
-        with threadpool_limits(1):
-            centres: NDArray[np.float32] = estimator.fit(samples).cluster_centers_.astype(np.float32)
-        return centres
+        if self.largest_is_background:
+            clusters = without_largest(clusters)
+        return objects(clusters, connected=self.connected, min_voxels=self.min_voxels)
+
+
+def sampled_centres(
+    embeddings: NDArray[Any],
+    foreground: NDArray[np.bool_],
+    context: Context | None,
+    bandwidth: float,
+    max_samples: int,
+    min_bin_samples: int,
+) -> NDArray[np.float32]:
+    """Find the centres of clusters by mean shift on a sample of the foreground.
+
+    Parameters
+    ----------
+    embeddings : ndarray of float16 or float32, shape (c, z, y, x)
+        The embedding of every voxel.
+    foreground : ndarray of bool, shape (z, y, x)
+        The voxels to draw from.
+    context : Context or None
+        Says the seed.
+    bandwidth : float
+        Radius of the kernel.
+    max_samples : int
+        Voxels to draw at most.
+    min_bin_samples : int
+        Searches start in cells of the bandwidth's width that hold at least this many samples.
+
+    Returns
+    -------
+    ndarray of float32, shape (k, c)
+        The centres, by falling number of samples around them.
+    """
+    samples = draw(embeddings, np.flatnonzero(foreground), max_samples, (context or Context()).seed)
+    # With few samples a cell that holds some is rare.
+    return mean_shift(samples, bandwidth, min(min_bin_samples, 1 + len(samples) // 1000))

@@ -1,4 +1,4 @@
-"""Mutex watershed: one pass over sorted edges, in which attractive ones join and repulsive ones keep apart for good."""
+"""Mutex watershed on a graph: attractive edges join, repulsive ones keep apart for good, the strongest first."""
 
 from __future__ import annotations
 
@@ -8,91 +8,6 @@ from numpy.typing import NDArray
 
 from spoco_blocks.kernels.half import JIT_EXACT
 from spoco_blocks.kernels.union_find import find
-
-# Strengths are sorted by counting: one level per value of a byte.
-LEVELS = 256
-
-
-def mutex_watershed(
-    affinities: NDArray[np.uint8], offsets: NDArray[np.int64], attractive: int, mask: NDArray[np.bool_]
-) -> NDArray[np.uint32]:
-    """Partition the voxels of a mask by the affinities between them.
-
-    Parameters
-    ----------
-    affinities : ndarray of uint8, shape (o, z, y, x)
-        Probability that a voxel and the one at an offset from it belong to one object; 255 = surely.
-    offsets : ndarray of int64, shape (o, 3)
-        The offsets, z, y, x.
-    attractive : int
-        The first so many offsets join (the more, the higher the affinity), the others keep apart (the more, the lower).
-    mask : ndarray of bool, shape (z, y, x)
-        Voxels that take part.
-
-    Returns
-    -------
-    ndarray of uint32, shape (z, y, x)
-        0 outside the mask, else 1 to k in the order of the first voxels.
-
-    Raises
-    ------
-    ValueError
-        When the shapes do not go together.
-
-    Notes
-    -----
-    Wolf et al., "The Mutex Watershed" (ECCV 2018; arXiv 1904.12654). Needs no threshold and no seeds: a gap in a border
-    does not join two objects as long as longer edges across the border say otherwise. Edges of equal strength are
-    taken in the order of offsets, then voxels, so that the result is determined. O(edges) to sort, nearly as much to
-    link; memory 17 bytes per edge with both ends in the mask and 48 per voxel.
-    """
-    if affinities.shape != (len(offsets), *mask.shape):
-        raise ValueError(
-            f"expected affinities of shape {(len(offsets), *mask.shape)} for {len(offsets)} offsets and a mask of "
-            f"shape {mask.shape}; got {affinities.shape}."
-        )
-    flat, inside = np.ascontiguousarray(affinities).reshape(len(offsets), -1), np.ascontiguousarray(mask).reshape(-1)
-    first, second, repulsive = _sorted_edges(
-        flat, np.asarray(offsets, np.int64), attractive, inside, np.array(mask.shape, np.int64)
-    )
-    roots = mutex_clusters(first, second, repulsive, mask.size)
-    labels: NDArray[np.uint32] = _numbered(roots, inside).reshape(mask.shape)
-    return labels
-
-
-@njit(**JIT_EXACT)
-def _sorted_edges(
-    affinities: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    attractive: int,
-    inside: NDArray[np.bool_],
-    shape: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    place = np.zeros(LEVELS + 1, np.int64)
-    first, second, repulsive = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.bool_)
-    for writing in (False, True):
-        for o in range(len(offsets)):
-            dz, dy, dx = offsets[o]
-            step = (dz * shape[1] + dy) * shape[2] + dx
-            for z in range(max(0, -dz), min(shape[0], shape[0] - dz)):
-                for y in range(max(0, -dy), min(shape[1], shape[1] - dy)):
-                    for x in range(max(0, -dx), min(shape[2], shape[2] - dx)):
-                        i = (z * shape[1] + y) * shape[2] + x
-                        if not (inside[i] and inside[i + step]):
-                            continue
-                        affinity = np.int64(affinities[o, i])
-                        level = affinity if o >= attractive else LEVELS - 1 - affinity
-                        if writing:
-                            first[place[level]], second[place[level]] = i, i + step
-                            repulsive[place[level]] = o >= attractive
-                            place[level] += 1
-                        else:
-                            place[level + 1] += 1
-        if not writing:
-            place = np.cumsum(place)
-            first, second = np.empty(place[LEVELS], np.int64), np.empty(place[LEVELS], np.int64)
-            repulsive = np.empty(place[LEVELS], np.bool_)
-    return first, second, repulsive
 
 
 @njit(**JIT_EXACT)
@@ -187,15 +102,3 @@ def _doubled(keys: NDArray[np.int64], n: int) -> NDArray[np.int64]:
         if key >= 0:
             larger[_slot(larger, key // n, key % n, n)] = key
     return larger
-
-
-@njit(**JIT_EXACT)
-def _numbered(roots: NDArray[np.int64], inside: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    labels, number, count = np.zeros(len(roots), np.uint32), np.zeros(len(roots), np.uint32), 0
-    for i in range(len(roots)):
-        if inside[i]:
-            if number[roots[i]] == 0:
-                count += 1
-                number[roots[i]] = count
-            labels[i] = number[roots[i]]
-    return labels

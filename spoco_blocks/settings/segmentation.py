@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spoco_blocks.clustering import Hdbscan, MeanShift, Modes, Mutex
+from spoco_blocks.clustering import EmbeddingMutex, GridHdbscan, Hdbscan, MeanShift, MeanShiftPlus, Modes, Mutex
 from spoco_blocks.settings.base import Count, CountOrZero, Fraction, Name, Positive, Section
 
 
@@ -40,7 +40,7 @@ class StitchingSettings(Section):
     distinct_distance: Positive = 2.0
     """Fragments that one block saw touching, farther apart than this, are never fused through a chain of others."""
     min_overlap: Fraction = 0.5
-    """Only for kinds that give final objects (mutex, mean_shift, hdbscan): objects of neighbouring blocks are one when
+    """Only for kinds that give final objects (all but modes): objects of neighbouring blocks are one when
     they share this part of the smaller one's section, where both blocks see the same voxels."""
     small_voxels: CountOrZero = 100
     """Segments under this size join their most similar neighbour."""
@@ -50,7 +50,10 @@ class StitchingSettings(Section):
     """Segments still under this size are dropped."""
 
 
-ClusteringSettings = Annotated[Modes | Mutex | MeanShift | Hdbscan, Field(discriminator="kind")]
+# All of METHODS but `consistency`, which needs what the workflow does not provide: embeddings of both networks.
+ClusteringSettings = Annotated[
+    Modes | Mutex | EmbeddingMutex | MeanShift | MeanShiftPlus | Hdbscan | GridHdbscan, Field(discriminator="kind")
+]
 
 
 class Segmenting(Section):

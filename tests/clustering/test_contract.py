@@ -10,7 +10,7 @@ from oracles import adjusted_rand_index
 
 from bench.phantoms import make
 from spoco_blocks.clustering import METHODS, Affinities, Context, Mutex, segment
-from spoco_blocks.clustering.mutex import fill
+from spoco_blocks.clustering.pieces import fill
 
 SHAPES = [(14, 32, 32), (1, 72, 72)]
 
@@ -31,7 +31,7 @@ def context(phantom):
         here = tuple(slice(0, n - d) for d, n in zip(offset, truth.shape, strict=True))
         there = tuple(slice(d, None) for d in offset)
         value[here] = 255 * ((truth[here] == truth[there]) & (truth[here] > 0))
-    return Context(affinities=Affinities(values, OFFSETS, 3))
+    return Context(affinities=Affinities(values, OFFSETS, 3), other=phantom.embeddings[::-1])
 
 
 @pytest.fixture(params=sorted(METHODS))
@@ -39,6 +39,9 @@ def method(request):
     chosen = METHODS[request.param]()
     if "max_samples" in {f.name for f in fields(chosen)}:
         chosen = replace(chosen, max_samples=1500)
+    if request.param == "consistency":
+        # The phantom's noise fills a ball of delta_var around a mean, so one around a voxel holds half of an object.
+        chosen = replace(chosen, bandwidth=1.0)
     return chosen
 
 
@@ -51,7 +54,7 @@ def test_labels_are_dense_inside_the_foreground_and_repeatable(method, phantom):
     np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
     np.testing.assert_array_equal(embeddings, phantom.embeddings)
     np.testing.assert_array_equal(labels, method(embeddings, foreground, context(phantom)))
-    if method.kind != "mutex":
+    if method.kind not in ("mutex", "consistency"):
         np.testing.assert_array_equal(labels, method(embeddings, foreground))
 
 
@@ -84,6 +87,21 @@ def test_a_few_voxels_of_foreground(method, phantom):
     few[0, :2, :2] = True
     labels = segment(method, phantom.embeddings, few, context(phantom))
     assert not labels[~few].any()
+
+
+def test_a_single_voxel(method, phantom):
+    """Of the foreground, and the whole array: an object where objects may be as small, but never a density cluster."""
+    least = {name: 1 for name in ("min_voxels", "min_core_voxels") if name in {f.name for f in fields(method)}}
+    one = np.zeros_like(phantom.foreground)
+    one[0, 3, 4] = True
+    smallest = replace(method, **least)
+    found = method.kind != "grid_hdbscan"
+    np.testing.assert_array_equal(smallest(phantom.embeddings, one, context(phantom)), one & found)
+    given = context(phantom)
+    cut = (slice(None), slice(1), slice(1), slice(1))
+    affinities = Affinities(given.affinities.values[cut], OFFSETS, 3)
+    given = Context(affinities=affinities, other=given.other[cut])
+    assert smallest(phantom.embeddings[cut], np.ones((1, 1, 1), bool), given).tolist() == [[[int(found)]]]
 
 
 def test_names(method):
