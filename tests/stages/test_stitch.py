@@ -15,15 +15,8 @@ from spoco_blocks.stages.calibrate import merge_modes
 from spoco_blocks.stages.cluster import keep_inner, measure
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import StoredOutput
-from spoco_blocks.stages.stitch import (
-    Edges,
-    distinct_pairs,
-    join_overlapping,
-    load_edges,
-    load_fragments,
-    load_overlaps,
-    number_segments,
-)
+from spoco_blocks.stages.stitch.decision import distinct_pairs, join_overlapping, number_segments
+from spoco_blocks.stages.stitch.tables import Edges, load_edges, load_fragments, load_overlaps
 
 SHAPE = (12, 14, 16)
 SOURCE = Embedded(StoredOutput(Source(uri="e"), Source(uri="f"), None, 3, 0), 0.5, (4.0, 4.0, 4.0))
