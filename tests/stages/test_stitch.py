@@ -44,7 +44,9 @@ def stitched(folder, truth, block_shape, halo, *, planar=False):
             written[block.inner.slices] = inner
             local = embeddings[(slice(None), *block.outer.slices)].copy()
             local[:3] -= np.array(block.outer.start).reshape(3, 1, 1, 1) / 4
-            ledger.commit(block.index, measure(labels, inner, local, block, SOURCE))
+            ledger.commit(
+                block.index, measure(labels, inner, local, np.full(pieces.shape, 200, np.uint8), block, SOURCE)
+            )
     return grid, Records(folder, "i", len(grid)), written, colours
 
 

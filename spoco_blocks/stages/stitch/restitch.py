@@ -24,6 +24,7 @@ from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.evaluate import Compared, compare
 from spoco_blocks.stages.stitch.decision import decide, number_segments
 from spoco_blocks.stages.stitch.run import Clustered, write_decision
+from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, rates
 
 VERSION = 1
 MERGE_DISTANCES = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
@@ -54,14 +55,14 @@ class Sweep:
     write: bool = False
 
 
-def restitch(layout: Layout, segmentation: str, sweep: Sweep, execution: Execution) -> list[dict[str, float]]:
+def restitch(layout: Layout, segmentation: str, sweep: Sweep, execution: Execution) -> list[dict[str, float | None]]:
     """Decide with other thresholds; read no voxels, unless to score.
 
     Returns
     -------
     list of dict
-        One row per threshold: threshold, segments, voxels of the median and the largest, and scores. They are also
-        written to `restitch.csv`.
+        One row per threshold: threshold, segments, voxels of the median and the largest, parts of their sections that
+        are cut at seams and at planes inside blocks, and scores. They are also written to `restitch.csv`.
 
     Raises
     ------
@@ -79,11 +80,14 @@ def restitch(layout: Layout, segmentation: str, sweep: Sweep, execution: Executi
         )
     compared = compare_fragments(clustered, execution) if sweep.score else None
     fragments, edges = clustered.load()
-    rows = []
+    planes = load_planes(clustered.records, clustered.plan.cluster_grid, planar=clustered.plan.planar)
+    rows: list[dict[str, float | None]] = []
     for threshold, settings in choices:
         roots = decide(fragments, edges, settings, final=clustered.final)
         lookup = number_segments(roots, fragments.voxels, settings.min_voxels)
-        rows.append({"threshold": threshold, **sizes(lookup, fragments.voxels)})
+        at_seams, inside = rates(planes, count_cuts(planes, lookup))
+        cut = {"cut_at_seams": at_seams, "cut_inside": inside}
+        rows.append({"threshold": threshold, **sizes(lookup, fragments.voxels), **cut})
         if compared is not None:
             rows[-1] |= scores_of(compared, lookup, fragments.offsets)
     write_atomically(clustered.results.curve, as_csv(rows))
@@ -172,7 +176,7 @@ def changes(texts: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in (text.partition("=") for text in texts)}
 
 
-def as_csv(rows: Sequence[Mapping[str, float]]) -> str:
+def as_csv(rows: Sequence[Mapping[str, float | None]]) -> str:
     """Write rows as CSV with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -181,9 +185,9 @@ def as_csv(rows: Sequence[Mapping[str, float]]) -> str:
     return text.getvalue()
 
 
-def in_words(rows: Sequence[Mapping[str, float]]) -> str:
+def in_words(rows: Sequence[Mapping[str, float | None]]) -> str:
     """Write rows as a table for the terminal."""
-    table = [list(rows[0]), *([f"{value:.6g}" for value in row.values()] for row in rows)]
+    table = [list(rows[0]), *(["n/a" if value is None else f"{value:.6g}" for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table

@@ -15,9 +15,10 @@ from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.stitch.decision import decide, number_segments
 from spoco_blocks.stages.stitch.objects import object_table
+from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, report_seams
 from spoco_blocks.stages.stitch.tables import Edges, Fragments, load_edges, load_fragments, load_overlaps
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,19 @@ def write_decision(job: StitchJob, clustered: Clustered, fragments: Fragments, e
     results, plan, inputs = clustered.results, clustered.plan, {"cluster": clustered.digest}
     watch = Stopwatch("stitch", digest("stitch", VERSION, job.model_dump(mode="json"), inputs), inputs)
     settings: StitchingSettings = job.stitching
+    planes = load_planes(clustered.records, plan.cluster_grid, planar=plan.planar)
     roots = decide(fragments, edges, settings, final=clustered.final)
     lookup = number_segments(roots, fragments.voxels, settings.min_voxels)
     np.save(results.lookup, lookup)
     np.save(results.offsets, fragments.offsets)
-    table = object_table(fragments, lookup, plan)
+    seams = count_cuts(planes, lookup)
+    table = object_table(clustered.records, lookup, fragments.offsets, plan, seams)
     pq.write_table(table, results.objects)
     result = {
         "job": job.model_dump(mode="json"),
         "fragments": len(lookup) - 1,
         "edges": len(edges.pairs),
         "segments": table.num_rows,
+        "seams": report_seams(planes, seams, plan.cluster_grid),
     }
     return watch.finish(results.manifest("stitch"), result)

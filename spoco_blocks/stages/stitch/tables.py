@@ -34,17 +34,12 @@ class Fragments:
         Sums of embeddings in the frame of the volume.
     voxels : (n,) int64
         Voxels written.
-    start, stop, positions : (n, 3) int64
-        Boxes, and sums of positions.
     """
 
     offsets: NDArray[np.int64]
     weights: NDArray[np.int64]
     sums: NDArray[np.float64]
     voxels: NDArray[np.int64]
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    positions: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ def reader(records: Records, grid: BlockGrid) -> Callable[[int], Tables]:
 
 def load_fragments(records: Records) -> Fragments:
     """Join the fragment tables of all blocks."""
-    names = ("weights", "sums", "voxels", "start", "stop", "positions")
+    names = ("weights", "sums", "voxels")
     tables = [[record[name] for name in names] for record in records]
     joined = [np.concatenate(columns) for columns in zip(*tables, strict=True)]
     padded = [np.concatenate([np.zeros((1, *column.shape[1:]), column.dtype), column]) for column in joined]
