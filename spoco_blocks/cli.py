@@ -1,4 +1,4 @@
-"""Arguments in, exit code out. Workflow rules call the stages; a user calls `fetch`, `check`, `status` and `schema`."""
+"""Arguments in, exit code out. Workflow rules call the stages; a user calls the other commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -188,6 +188,20 @@ def status(args: argparse.Namespace) -> None:
         show(args.results, args.watch)
 
 
+def restitch(args: argparse.Namespace) -> None:
+    """Decide with other thresholds which fragments are one object, from what clustering recorded: no voxels, no GPU."""
+    from spoco_blocks.stages.stitch import restitch as again
+
+    sweep = again.Sweep(tuple(args.threshold), again.changes(args.set), args.score, args.write)
+    layout = Layout(args.results)
+    # Results are written under the lock of the stage whose results they are.
+    with held(layout.lock("stitch-0", args.segmentation)) if args.write else nullcontext():
+        rows = again.restitch(layout, args.segmentation, sweep, _execution(args))
+    print(f"{again.in_words(rows)}\nAlso in {layout.segmentation(args.segmentation).curve}.")
+    if args.write:
+        print("This decision is kept. Write it into the configuration as well, then run snakemake, which relabels.")
+
+
 def schema(args: argparse.Namespace) -> None:
     """Print the JSON schema of the configuration."""
     print(json_schema(), end="")
@@ -216,13 +230,7 @@ def _parser() -> argparse.ArgumentParser:
         add = commands.add_parser(stage.__name__, help=stage.__doc__, description=stage.__doc__)
         what = "configuration file, or" if stage in (check, plan) else "the stage's settings as JSON,"
         add.add_argument("job", help=f"{what} as the workflow writes them")
-        add.add_argument("--results", type=Path, default=Path("results"), help="results folder")
-        add.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="blocks, or threads, at once")
-        add.add_argument("--memory-mb", type=int, default=None, help="memory for all workers, in MiB")
-        add.add_argument("--executor", choices=("serial", "threads", "dask"), default="dask", help="what runs blocks")
-        add.add_argument("--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to use, tcp://HOST:8786")
-        add.add_argument("--gpus", type=int, default=None, help="GPUs for one Dask worker each; all that are there")
-        add.add_argument("--retries", type=int, default=1, help="further attempts at a block that failed")
+        _add_execution(add)
         add.add_argument("--shard", type=int, default=0, help="which shard of the blocks")
         add.add_argument("--shards", type=int, default=1, help="of how many")
         add.add_argument("--content", default="", help="fingerprint of the stores that users edit")
@@ -240,9 +248,31 @@ def _parser() -> argparse.ArgumentParser:
         "--watch", type=float, nargs="?", const=2.0, default=None, metavar="SECONDS", help="again and again"
     )
     add.set_defaults(command=status)
+    _add_restitch(commands.add_parser("restitch", help=restitch.__doc__, description=restitch.__doc__))
     add = commands.add_parser("schema", help=schema.__doc__, description=schema.__doc__)
     add.set_defaults(command=schema)
     return parser
+
+
+def _add_execution(add: argparse.ArgumentParser) -> None:
+    add.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    add.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="blocks, or threads, at once")
+    add.add_argument("--memory-mb", type=int, default=None, help="memory for all workers, in MiB")
+    add.add_argument("--executor", choices=("serial", "threads", "dask"), default="dask", help="what runs blocks")
+    add.add_argument("--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to use, tcp://HOST:8786")
+    add.add_argument("--gpus", type=int, default=None, help="GPUs for one Dask worker each; all that are there")
+    add.add_argument("--retries", type=int, default=1, help="further attempts at a block that failed")
+
+
+def _add_restitch(add: argparse.ArgumentParser) -> None:
+    add.add_argument("segmentation", help="name of the segmentation, whose blocks are clustered")
+    what = "merge_distance, or min_overlap of final objects (several make a curve)"
+    add.add_argument("--threshold", type=float, nargs="+", default=[], metavar="VALUE", help=what)
+    add.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other keys of `stitching`")
+    add.add_argument("--score", action="store_true", help="compare with the truth, which is read once")
+    add.add_argument("--write", action="store_true", help="keep this one decision")
+    _add_execution(add)
+    add.set_defaults(command=restitch)
 
 
 def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:

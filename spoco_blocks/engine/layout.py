@@ -173,6 +173,11 @@ class SegmentationResults:
         return self.root / "objects.parquet"
 
     @property
+    def curve(self) -> Path:
+        """What other thresholds of stitching give, one line each."""
+        return self.root / "restitch.csv"
+
+    @property
     def scores(self) -> Path:
         """Scores against the truth."""
         return self.root / "scores.json"

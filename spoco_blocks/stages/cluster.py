@@ -17,8 +17,10 @@ from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.errors import CheckpointError, GridError
 from spoco_blocks.grid import Block
+from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.kernels.regions import contacts, region_statistics
+from spoco_blocks.kernels.shape import contacts_by_axis, open_faces, second_moments
 from spoco_blocks.settings.jobs import ClusterJob, digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.calibrate import Calibration
@@ -27,9 +29,10 @@ from spoco_blocks.stages.output import Output
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
 
-VERSION = 2
+VERSION = 3
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
 BEYOND = ("z2", "y2", "x2")
+INSIDE = ("z_inside", "y_inside", "x_inside")
 
 
 @lru_cache(maxsize=2)
@@ -69,7 +72,7 @@ class ClusterBlock:
         else:
             labels, inner = np.zeros(outer.shape, np.uint32), np.zeros(block.inner.shape, np.uint32)
         open_source(self.fragments).write(block.inner, inner)
-        return measure(labels, inner, embeddings, block, self.source)
+        return measure(labels, inner, embeddings, output.foreground, block, self.source)
 
     def memory_bytes(self, block: Block) -> int:
         """The output and embeddings in float32, labels and work arrays; edges where there are affinities."""
@@ -97,20 +100,26 @@ def keep_inner(labels: NDArray[np.uint32], block: Block) -> tuple[NDArray[np.uin
 
 
 def measure(
-    labels: NDArray[np.uint32], inner: NDArray[np.uint32], embeddings: NDArray[Any], block: Block, source: Embedded
+    labels: NDArray[np.uint32],
+    inner: NDArray[np.uint32],
+    embeddings: NDArray[Any],
+    foreground: NDArray[np.uint8],
+    block: Block,
+    source: Embedded,
 ) -> dict[str, NDArray[Any]]:
     """Measure fragments: what they are (inner box), how they embed (outer box), what they touch, and the faces.
 
     Notes
     -----
     The mean embedding is taken over the outer box: a sliver that just reaches into a block would have a poor mean of
-    its own. Voxels, boxes and centroids count the inner box only, so that they add up over blocks.
+    its own. All else counts the inner box only, so that it adds up over blocks. `moments` are second moments from
+    the inner box's start, `open_faces` the faces at which a fragment ends inside of it, `axis_contacts` those at which
+    another begins (see `kernels.shape`), `certainty` sums of foreground probability.
     """
     count = int(inner.max(initial=0))
     weights, sums, *_ = region_statistics(labels, embeddings, count)
-    voxels, _, start, stop, positions = region_statistics(
-        inner, embeddings[(slice(0, 1), *block.inner_local.slices)], count
-    )
+    probability = foreground[block.inner_local.slices].astype(np.float32)[None] / np.float32(255)
+    voxels, certainty, start, stop, positions = region_statistics(inner, probability, count)
     means = source.to_volume(sums / np.maximum(weights, 1)[:, None], block.outer.start)
     pairs, faces = contacts(labels)
     origin = np.array(block.inner.start)
@@ -121,11 +130,28 @@ def measure(
         "start": start[1:] + origin,
         "stop": stop[1:] + origin,
         "positions": positions[1:] + voxels[1:, None] * origin,
+        "certainty": certainty[1:, 0],
+        "moments": second_moments(inner, count)[1:],
+        "open_faces": open_faces(inner, count)[1:],
+        "axis_contacts": contacts_by_axis(inner),
         "pairs": pairs,
         "contacts": faces,
     }
     planes = (inner[0], inner[-1], inner[:, 0], inner[:, -1], inner[:, :, 0], inner[:, :, -1])
-    return tables | dict(zip(FACES, planes, strict=True)) | beyond(labels, block)
+    return tables | dict(zip(FACES, planes, strict=True)) | beyond(labels, block) | inside(inner)
+
+
+def inside(inner: NDArray[np.uint32]) -> dict[str, NDArray[np.int64]]:
+    """Give what faces what across the middle of a block along each axis: fragment, fragment, voxel faces."""
+    found = {}
+    for axis, name in enumerate(INSIDE):
+        halves = np.split(inner, [inner.shape[axis] // 2], axis=axis)
+        if 0 in halves[0].shape:
+            found[name] = np.zeros((0, 3), np.int64)
+            continue
+        pairs, counts = face_contacts(np.take(halves[0], -1, axis), np.take(halves[1], 0, axis))
+        found[name] = np.column_stack([pairs.astype(np.int64), counts])
+    return found
 
 
 def beyond(labels: NDArray[np.uint32], block: Block) -> dict[str, NDArray[np.uint32]]:

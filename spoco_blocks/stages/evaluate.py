@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from spoco_blocks.grid import Block, BlockGrid, Box
 from spoco_blocks.kernels.contingency import contingency, merge_tables
 from spoco_blocks.kernels.scores import scores
 from spoco_blocks.settings.jobs import EvaluateJob, digest
-from spoco_blocks.settings.sections import Source
+from spoco_blocks.settings.sections import Source, TruthSettings
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import chosen_part, id_source, open_like, open_source
 from spoco_blocks.volumes import read_instances
@@ -70,26 +71,68 @@ def run_evaluate(job: EvaluateJob, layout: Layout, execution: Execution, content
     if job.truth is None:
         write_atomically(results.scores, json.dumps({"note": "no truth is configured for this volume"}) + "\n")
         return watch.finish(results.manifest("evaluate"), described)
-    stored = Source(uri=str(results.segments))
+    compared = compare(job.truth, results.segments, plan, results.ledger("evaluate"), watch.identity, execution)
+    found = compared.scores(compared.tables)
+    write_atomically(results.scores, json.dumps(found, indent=1) + "\n")
+    region, chosen = compared.region, compared.chosen
+    scored = {"scores": found, "region": [region.start, region.stop], "images": chosen}
+    return watch.finish(results.manifest("evaluate"), {**described, **scored})
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What blocks counted.
+
+    Attributes
+    ----------
+    region : Box
+        What is scored.
+    chosen : tuple of int or None
+        Images that are scored; None = all.
+    numbers : tuple of int
+        Blocks that reach into it, in rising order.
+    tables : list of Table
+        Contingency of each of them.
+    min_voxels : int
+        Truth objects under this size are left out.
+    images : tuple of int or None
+        The image that each block is of, where they are independent.
+    """
+
+    region: Box
+    chosen: tuple[int, ...] | None
+    numbers: tuple[int, ...]
+    tables: list[Table]
+    min_voxels: int
+    images: tuple[int, ...] | None
+
+    def scores(self, tables: list[Table]) -> dict[str, Any]:
+        """Score the tables of these blocks: those that were counted, or the same with other segment ids."""
+        found: dict[str, Any] = asdict(scores(*merge_tables(tables), min_voxels=self.min_voxels))
+        if self.images is not None:
+            found["per_image"] = mean_scores(zip(self.images, tables, strict=True), self.min_voxels)
+        return found
+
+
+def compare(
+    settings: TruthSettings, store: Path, plan: Plan, folder: Path, identity: str, execution: Execution
+) -> Compared:
+    """Count in blocks how the truth and what a store holds overlap."""
+    stored = Source(uri=str(store))
     images = plan.planar and plan.shape[0] > 1
-    truth = _with_axes(id_source(job.truth), images)
-    ignore = None if job.truth.ignore is None else _with_axes(id_source(job.truth.ignore), images)
+    truth = _with_axes(id_source(settings), images)
+    ignore = None if settings.ignore is None else _with_axes(id_source(settings.ignore), images)
     segments = open_source(stored)
     open_like(truth, segments, "truth")
-    region, chosen = chosen_part(job.truth, segments, independent=images)
+    region, chosen = chosen_part(settings, segments, independent=images)
     grid = BlockGrid(plan.shape, plan.block_shape)
     numbers = tuple(n for n in grid.touching(region) if chosen is None or grid.block(n).inner.start[0] in chosen)
-    blocks = Blocks(grid, results.ledger("evaluate"), watch.identity, only=numbers)
+    blocks = Blocks(grid, folder, identity, only=numbers)
     run(CompareBlock(truth, stored, region, ignore), blocks, execution)
     records = Records(blocks.folder, blocks.record_identity, 0)
     tables = [(record["pairs"], record["counts"]) for record in map(records.of, numbers)]
-    found: dict[str, Any] = asdict(scores(*merge_tables(tables), min_voxels=job.truth.min_voxels))
-    if images:
-        of_image = (grid.block(n).inner.start[0] for n in numbers)
-        found["per_image"] = mean_scores(zip(of_image, tables, strict=True), job.truth.min_voxels)
-    write_atomically(results.scores, json.dumps(found, indent=1) + "\n")
-    scored = {"scores": found, "region": [region.start, region.stop], "images": chosen}
-    return watch.finish(results.manifest("evaluate"), {**described, **scored})
+    of_image = tuple(grid.block(n).inner.start[0] for n in numbers) if images else None
+    return Compared(region, chosen, numbers, tables, settings.min_voxels, of_image)
 
 
 def _with_axes(source: Source, images: bool) -> Source:

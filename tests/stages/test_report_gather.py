@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from test_report import balls, table, written
+from test_report import balls, content, table, written
 
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest
@@ -99,3 +99,19 @@ def test_gathers_what_there_is(tmp_path):
     assert found.picture.truth is None
     assert found.curves == []
     assert "given as a checkpoint" in " ".join(written(tmp_path, found)[1].text)
+
+
+def test_says_where_blocks_show(tmp_path):
+    worst = {"axis": "y", "start": [0, 19, 1234], "stop": [12, 21, 1300], "blocks": [0, 1], "sections": 9, "cut": 5}
+    seams = {
+        "cut_at_seams": 0.125,
+        "cut_inside": 0.04,
+        "sections_at_seams": 3210,
+        "sections_inside": 7,
+        "worst": [worst],
+    }
+    text = " ".join(" ".join(written(tmp_path, content(seams=seams))[1].text).split())
+    for words in ("of 3,210 sections", "12.5 % end there", "4.0 % do", "0, 19, 1,234", "12, 21, 1,300", "Worst seams"):
+        assert words in text
+    nothing = seams | {"cut_at_seams": None, "sections_at_seams": 0, "worst": []}
+    assert "Seams" not in " ".join(written(tmp_path, content(seams=nothing))[1].text)

@@ -15,15 +15,8 @@ from spoco_blocks.stages.calibrate import merge_modes
 from spoco_blocks.stages.cluster import keep_inner, measure
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import StoredOutput
-from spoco_blocks.stages.stitch import (
-    Edges,
-    distinct_pairs,
-    join_overlapping,
-    load_edges,
-    load_fragments,
-    load_overlaps,
-    number_segments,
-)
+from spoco_blocks.stages.stitch.decision import distinct_pairs, join_overlapping, number_segments
+from spoco_blocks.stages.stitch.tables import Edges, load_edges, load_fragments, load_overlaps
 
 SHAPE = (12, 14, 16)
 SOURCE = Embedded(StoredOutput(Source(uri="e"), Source(uri="f"), None, 3, 0), 0.5, (4.0, 4.0, 4.0))
@@ -51,7 +44,9 @@ def stitched(folder, truth, block_shape, halo, *, planar=False):
             written[block.inner.slices] = inner
             local = embeddings[(slice(None), *block.outer.slices)].copy()
             local[:3] -= np.array(block.outer.start).reshape(3, 1, 1, 1) / 4
-            ledger.commit(block.index, measure(labels, inner, local, block, SOURCE))
+            ledger.commit(
+                block.index, measure(labels, inner, local, np.full(pieces.shape, 200, np.uint8), block, SOURCE)
+            )
     return grid, Records(folder, "i", len(grid)), written, colours
 
 

@@ -150,6 +150,8 @@ class ReportContent:
         Versions of the programs.
     provenance : dict
         Digest of each stage's result.
+    seams : dict or None
+        What `stitch` says of the faces between blocks; None where there are none.
     notes : list of str
         What the reader must know before trusting the result.
     finished : str
@@ -172,6 +174,7 @@ class ReportContent:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+    seams: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     finished: str = ""
 

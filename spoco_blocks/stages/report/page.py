@@ -18,6 +18,7 @@ from spoco_blocks.stages.report.content import ReportContent
 from spoco_blocks.stages.report.costs import cost_rows
 from spoco_blocks.stages.report.figures import curve, histogram
 from spoco_blocks.stages.report.images import hex_colour, label_colours
+from spoco_blocks.stages.report.seams import seam_text, worst_seams
 from spoco_blocks.stages.report.viewer import viewer
 from spoco_blocks.stages.report.wording import TIMES, counted, duration, number
 
@@ -49,6 +50,8 @@ def render(content: ReportContent) -> str:
         scores=_scores(content),
         sizes=_sizes(content),
         largest=_largest(content),
+        seams=seam_text(content.seams),
+        worst_seams=worst_seams(content.seams),
         curves=_curves(content),
         times=_times(content),
         costs=cost_rows(content.costs),

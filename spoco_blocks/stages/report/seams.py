@@ -1,0 +1,32 @@
+"""What the report says of the faces between blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spoco_blocks.stages.report.wording import counted
+
+
+def seam_text(seams: Mapping[str, Any] | None) -> str:
+    """Say how often objects end at faces between blocks, and inside; nothing where no object meets such a face."""
+    if seams is None or seams["cut_at_seams"] is None:
+        return ""
+    text = (
+        f"Seams: of {counted(seams['sections_at_seams'], 'section')} of objects at the faces between blocks, "
+        f"{100 * seams['cut_at_seams']:.1f} % end there"
+    )
+    if seams["cut_inside"] is None:
+        return f"{text}."
+    return (
+        f"{text}; at planes inside blocks {100 * seams['cut_inside']:.1f} % do. Where both "
+        "are alike, blocks do not show."
+    )
+
+
+def worst_seams(seams: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Give the rows of the table of worst seams."""
+    rows = [] if seams is None else seams["worst"]
+    return [
+        {**row, **{name: ", ".join(f"{place:,}" for place in row[name]) for name in ("start", "stop")}} for row in rows
+    ]

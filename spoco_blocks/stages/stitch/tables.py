@@ -1,0 +1,133 @@
+"""The tables of all blocks as one: fragments, and which of them touch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spoco_blocks.engine.ledger import Records, Tables
+from spoco_blocks.grid import BlockGrid, triple
+from spoco_blocks.kernels.faces import face_contacts
+from spoco_blocks.stages.cluster import BEYOND
+
+AXES = "zyx"
+SHARES = 1000
+
+Compare = Callable[[Tables, Tables, int], tuple[NDArray[np.uint32], NDArray[np.int64]]]
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """All fragments of a volume; entry 0 stands for the background.
+
+    Attributes
+    ----------
+    offsets : (blocks + 1,) int64
+        Local fragment i of block b is fragment ``offsets[b] + i``.
+    weights : (n,) int64
+        Voxels behind each mean.
+    sums : (n, c) float64
+        Sums of embeddings in the frame of the volume.
+    voxels : (n,) int64
+        Voxels written.
+    """
+
+    offsets: NDArray[np.int64]
+    weights: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    voxels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Which fragments touch: (m, 2) pairs, (m,) faces or shares between them, (m,) whether one block saw both."""
+
+    pairs: NDArray[np.int64]
+    contacts: NDArray[np.int64]
+    same_block: NDArray[np.bool_]
+
+
+def fragment_offsets(records: Records) -> NDArray[np.int64]:
+    """Count the fragments before each block: ids follow from block and local number, whatever ran when."""
+    counts = [len(record["voxels"]) for record in records]
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def reader(records: Records, grid: BlockGrid) -> Callable[[int], Tables]:
+    """Give what reads the record of a block and of those that follow, blocks in rising order.
+
+    Notes
+    -----
+    A row of blocks is kept, so that a record is unpacked twice and not four times: for its own sake and for the block
+    before it along z.
+    """
+    return lru_cache(maxsize=grid.counts[2] + 2)(records.__getitem__)
+
+
+def load_fragments(records: Records) -> Fragments:
+    """Join the fragment tables of all blocks."""
+    names = ("weights", "sums", "voxels")
+    tables = [[record[name] for name in names] for record in records]
+    joined = [np.concatenate(columns) for columns in zip(*tables, strict=True)]
+    padded = [np.concatenate([np.zeros((1, *column.shape[1:]), column.dtype), column]) for column in joined]
+    offsets = np.concatenate([[0], np.cumsum([len(table[0]) for table in tables])])
+    return Fragments(offsets.astype(np.int64), *padded)
+
+
+def load_edges(records: Records, grid: BlockGrid, *, planar: bool) -> Edges:
+    """Join the contacts within blocks and across their faces; images of a planar volume have none."""
+    return _load(records, grid, planar, _facing)
+
+
+def load_overlaps(records: Records, grid: BlockGrid, *, planar: bool) -> Edges:
+    """Join the contacts within blocks and, across faces, what two blocks make of the same voxels (in 1/1000)."""
+    return _load(records, grid, planar, _overlapping)
+
+
+def _load(records: Records, grid: BlockGrid, planar: bool, compare: Compare) -> Edges:
+    offsets = fragment_offsets(records)
+    read = reader(records, grid)
+    pairs, contacts, same = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
+    for block in range(len(grid)):
+        record = read(block)
+        pairs.append(record["pairs"].astype(np.int64) + offsets[block])
+        contacts.append(record["contacts"])
+        same.append(np.ones(len(record["contacts"]), bool))
+        for axis, other in following(grid, block, planar=planar):
+            found, counts = compare(record, read(other), axis)
+            pairs.append(found.astype(np.int64) + np.array([offsets[block], offsets[other]]))
+            contacts.append(counts)
+            same.append(np.zeros(len(counts), bool))
+    return Edges(np.concatenate(pairs), np.concatenate(contacts), np.concatenate(same))
+
+
+def following(grid: BlockGrid, block: int, *, planar: bool) -> Iterator[tuple[int, int]]:
+    """Give the axes along which another block follows, and that block; none follows an image."""
+    position = grid.position(block)
+    for axis in range(1 if planar else 0, 3):
+        after = triple(p + (a == axis) for a, p in enumerate(position))
+        if after[axis] < grid.counts[axis]:
+            yield axis, grid.index(after)
+
+
+def _facing(record: Tables, following: Tables, axis: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Count the voxel faces between the fragments of two blocks."""
+    return face_contacts(record[f"{AXES[axis]}1"], following[f"{AXES[axis]}0"])
+
+
+def _overlapping(record: Tables, following: Tables, axis: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Compare the following block's first plane with what the block before it sees there, in its halo.
+
+    Notes
+    -----
+    The share is that of the smaller of the two sections: an object may end at the border in one of the two views.
+    """
+    ours, theirs = record[BEYOND[axis]], following[f"{AXES[axis]}0"]
+    pairs, counts = face_contacts(ours, theirs)
+    sections = [np.bincount(plane.reshape(-1)) for plane in (ours, theirs)]
+    smaller = np.minimum(sections[0][pairs[:, 0]], sections[1][pairs[:, 1]])
+    return pairs, counts * SHARES // np.maximum(smaller, 1)

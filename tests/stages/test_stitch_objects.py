@@ -1,0 +1,148 @@
+"""What the tables say of objects and seams, against counting in the finished segmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from spoco_blocks.engine.manifest import Manifest
+from spoco_blocks.grid import Box
+from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.stitch.objects import principal_axes, surface
+from spoco_blocks.stages.stitch.seams import Planes, count_cuts, report_seams
+from spoco_blocks.volumes import open_volume
+
+
+def whole(path):
+    volume = open_volume(str(path))
+    return volume.read(Box.of_shape(volume.meta.shape))
+
+
+@pytest.fixture(scope="module")
+def measured(trained):
+    return trained.segment(
+        "measured", blocks={"shape_voxels": [16, 16, 16], "halo_voxels": 2}, clustering={"kind": "modes"},
+        stitching={"merge_distance": 0.3, "small_voxels": 0, "min_voxels": 5},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def volumes(measured):
+    plan = Plan.read(Manifest.read(measured.manifest("plan")))
+    return plan, whole(measured.segments), whole(measured.fragments), whole(measured.foreground)
+
+
+def planes_of(plan, segments):
+    """Every face between blocks and every middle of a block: axis, block, whether a seam, and both sides."""
+    for block in plan.cluster_grid:
+        inner = segments[block.inner.slices]
+        for axis in range(3):
+            middle = inner.shape[axis] // 2
+            yield axis, block, False, np.take(inner, middle - 1, axis), np.take(inner, middle, axis)
+            if block.inner.stop[axis] < plan.shape[axis]:
+                where = list(block.inner.slices)
+                where[axis] = block.inner.stop[axis]
+                yield axis, block, True, np.take(inner, -1, axis), segments[tuple(where)]
+
+
+def test_objects_are_as_counted_voxel_by_voxel(measured, volumes):
+    plan, segments, fragments, foreground = volumes
+    found = pq.read_table(measured.objects).to_pydict()
+    faces = np.zeros((segments.max() + 1, 3), int)
+    for axis in range(3):
+        a, b = (np.moveaxis(segments, axis, 0)[part].astype(int) for part in (slice(0, -1), slice(1, None)))
+        for side in (a, b):
+            faces[:, axis] += np.bincount(side[a != b], minlength=len(faces))
+    block_of = np.zeros(segments.shape, int)
+    for block in plan.cluster_grid:
+        block_of[block.inner.slices] = block.index
+    split = 0
+    for row, number in enumerate(found["id"]):
+        inside = segments == number
+        places = np.argwhere(inside)
+        covariance = (np.cov(places.T, bias=True) + np.eye(3) / 12) * 500**2
+        lengths = 2 * np.sqrt(5 * np.linalg.eigvalsh(covariance))[::-1]
+        np.testing.assert_allclose([found[f"axis_{a}_nm"][row] for a in (1, 2, 3)], lengths, rtol=1e-9)
+        direction = np.array([found[f"direction_{a}"][row] for a in "zyx"])
+        assert direction @ covariance @ direction == pytest.approx(np.linalg.eigvalsh(covariance)[-1])
+        assert found["volume_um3"][row] == pytest.approx(len(places) * 0.5**3)
+        assert found["surface_um2"][row] == pytest.approx(faces[number].sum() * 0.25 * 2 / 3)
+        assert found["certainty"][row] == pytest.approx(foreground[inside].mean() / 255, abs=1e-6)
+        assert found["blocks"][row] == len(np.unique(block_of[inside]))
+        assert found["fragments"][row] == len(np.unique(np.c_[block_of[inside], fragments[inside]], axis=0))
+        assert (found["spread"][row] > 0) == (found["fragments"][row] > 1)
+        split += found["fragments"][row] > 1
+    assert split > 5
+
+
+def test_seams_are_as_counted_in_the_segmentation(measured, volumes):
+    plan, segments, _, _ = volumes
+    sections, cut = np.zeros((2, 2), int), {}
+    own, facing = np.zeros((2, segments.max() + 1), int)
+    for axis, block, seam, *sides in planes_of(plan, segments):
+        both = (sides[0] > 0) & (sides[1] > 0)
+        for this, that in (sides, sides[::-1]):
+            for number in np.unique(this[both]):
+                faced = that[both & (this == number)]
+                ends = 2 * (faced == number).sum() < len(faced)
+                sections[int(seam)] += (1, ends)
+                if seam:
+                    own[number] += (faced == number).sum()
+                    facing[number] += len(faced)
+                    cut[block.index, axis] = cut.get((block.index, axis), 0) + int(ends)
+    seams = Manifest.read(measured.manifest("stitch")).result["seams"]
+    assert [seams["sections_inside"], seams["sections_at_seams"]] == sections[:, 0].tolist()
+    assert seams["cut_inside"] == pytest.approx(sections[0, 1] / sections[0, 0])
+    assert seams["cut_at_seams"] == pytest.approx(sections[1, 1] / sections[1, 0])
+    assert seams["worst"]
+    for worst in seams["worst"]:
+        axis, first = "zyx".index(worst["axis"]), plan.cluster_grid.block(worst["blocks"][0])
+        assert worst["cut"] == cut[first.index, axis]
+        assert worst["start"][axis] + 1 == first.inner.stop[axis] == worst["stop"][axis] - 1
+    agreement = pq.read_table(measured.objects)["seam_agreement"].to_pylist()
+    assert agreement == [pytest.approx(o / f) if f else None for o, f in zip(own[1:], facing[1:], strict=True)]
+    assert None in agreement
+
+
+def test_a_cut_object_stands_out():
+    # Blocks 0 and 1 along x: fragments 1 and 3 are one object, 2 and 4 another; inside nothing ends.
+    where = np.array([[0, 2, 0], [1, 2, 0], [0, 2, 1]])
+    pairs = np.array([[1, 1], [2, 2], [3, 3], [4, 4], [1, 3], [2, 4], [2, 3]])
+    planes = Planes(where, np.array([0, 0, 1, 1, 2, 2, 2]), pairs, np.array([9, 9, 9, 9, 9, 7, 1]))
+    right = count_cuts(planes, np.array([0, 1, 2, 1, 2]))
+    assert (right.sections.tolist(), right.cut.tolist()) == ([2 * 2, 2 * 2, 2 * 2], [0, 0, 0])
+    assert (right.own.tolist(), right.facing.tolist()) == ([0, 18, 14], [0, 19, 15])
+    wrong = count_cuts(planes, np.array([0, 1, 2, 3, 2]))
+    assert wrong.cut.tolist() == [0, 0, 2]
+    dropped = count_cuts(planes, np.array([0, 1, 0, 1, 2]))
+    assert dropped.sections.tolist() == [2, 4, 2]
+    assert count_cuts(planes, np.zeros(5, int)).sections.tolist() == [0, 0, 0]
+
+
+def test_axes_and_surface_of_an_ellipsoid():
+    size = np.array([200.0, 100.0, 50.0])
+    axes = np.array([3000.0, 2000.0, 1200.0])
+    places = (np.indices((40, 60, 80)).reshape(3, -1).T - np.array([20, 30, 40])) * size
+    solid = (((places / axes) ** 2).sum(axis=1) < 1).reshape(40, 60, 80)
+    inside = np.argwhere(solid)
+    covariance = np.cov(inside.T, bias=True) * len(inside)
+    squares = np.array([[covariance[a, b] for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))]])
+    lengths, direction = principal_axes(squares, np.array([len(inside)]), size)
+    np.testing.assert_allclose(lengths[0], 2 * axes, rtol=0.02)
+    np.testing.assert_allclose(direction[0], [1, 0, 0], atol=1e-6)
+    ball = (((np.indices((50, 50, 50)) - 25) ** 2).sum(axis=0) < 20**2).astype(np.int8)
+    faces = np.array([[np.abs(np.diff(ball, axis=a)).sum() for a in range(3)]])
+    exact = 4 * np.pi * 2.0**2
+    assert surface(faces, np.full(3, 100.0), planar=False)[0] == pytest.approx(exact, rel=0.02)
+    disk = ball[25]
+    edges = np.array([[0, *(np.abs(np.diff(disk, axis=a)).sum() for a in range(2))]])
+    assert surface(edges, np.full(3, 100.0), planar=True)[0] == pytest.approx(2 * np.pi * 2.0 * 0.1, rel=0.03)
+
+
+def test_nothing_to_measure_is_an_empty_report():
+    empty = Planes(np.zeros((0, 3), int), np.zeros(0, int), np.zeros((0, 2), int), np.zeros(0, int))
+    report = report_seams(empty, count_cuts(empty, np.zeros(1, int)), grid=None)
+    assert report == {
+        "cut_at_seams": None, "cut_inside": None, "sections_at_seams": 0, "sections_inside": 0, "worst": [],
+    }  # fmt: skip
