@@ -29,6 +29,8 @@ from spoco_blocks.stages.output import Output
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
 
+# Labels and work arrays of a voxel: measured where all voxels are foreground.
+WORK_BYTES = 100
 VERSION = 3
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
 BEYOND = ("z2", "y2", "x2")
@@ -75,10 +77,11 @@ class ClusterBlock:
         return measure(labels, inner, embeddings, output.foreground, block, self.source)
 
     def memory_bytes(self, block: Block) -> int:
-        """The output and embeddings in float32, labels and work arrays; edges where there are affinities."""
-        output = self.source.output
-        work = block.outer.size * (4 * output.channels + 40 + (50 * output.offsets + 48 if output.offsets else 0))
-        return output.memory_bytes(block.outer) + work
+        """Getting the output, or clustering it: as it is stored, in float32, labels and work arrays."""
+        output, voxels = self.source.output, block.outer.size
+        stored = voxels * (2 * output.channels + 1 + output.offsets)
+        work = voxels * (4 * output.channels + WORK_BYTES)
+        return max(output.memory_bytes(block.outer), stored + work)
 
 
 @dataclass(frozen=True)
