@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from spoco_blocks.clustering.checks import require_positive
 from spoco_blocks.clustering.context import Context
 from spoco_blocks.kernels.components import equal_components
+from spoco_blocks.kernels.cores import label_cores
 from spoco_blocks.kernels.gradient import core_mask, gradient_magnitudes
 from spoco_blocks.kernels.growth import grow_and_refine
-from spoco_blocks.kernels.mode_seeking import nearest_modes, seek_modes
-from spoco_blocks.kernels.regions import region_statistics
+from spoco_blocks.kernels.mode_seeking import seek_modes
 
 # Below this a gradient is no more than the rounding of float16 embeddings.
 LEAST_THRESHOLD = 1e-3
@@ -68,14 +68,14 @@ class Modes:
         threshold, modes = context.gradient_threshold, context.modes
         if threshold is None:
             threshold = self.gradient_threshold(self.gradient_sample(embeddings, foreground))
-        core = core_mask(embeddings, foreground, threshold)
         if modes is None:
-            modes, _ = self._seek(embeddings, core, context.seed)
-        nearest = nearest_modes(embeddings, core, modes, max(self.bandwidth, self.merge_radius))
-        labels, sizes = equal_components(nearest, max(1, self.min_core_voxels))
-        _, sums, *_ = region_statistics(labels, embeddings, len(sizes) - 1)
+            modes, _ = self.seek(embeddings, foreground, threshold, context.seed)
+        reach = max(self.bandwidth, self.merge_radius)
+        labels, sizes, sums = label_cores(embeddings, foreground, threshold, modes, reach, self.min_core_voxels)
         means = sums / np.maximum(sizes, 1)[:, None]
-        grow_and_refine(labels, embeddings, foreground, means, self.growth_rounds, self.refinement_sweeps)
+        left = grow_and_refine(labels, embeddings, foreground, means, self.growth_rounds, self.refinement_sweeps)
+        if not left:
+            return labels
         # What no core reaches is thin or small: fragments of their own rather than holes in the foreground.
         rest, _ = equal_components((foreground & (labels == 0)).astype(np.int32), max(1, self.min_core_voxels))
         return np.where(rest > 0, rest + labels.max(initial=0), labels)
@@ -137,14 +137,11 @@ class Modes:
         counts : ndarray of int64, shape (k,)
             Samples within the bandwidth of each.
         """
-        return self._seek(embeddings, core_mask(embeddings, foreground, threshold), seed)
-
-    def _seek(
-        self, embeddings: NDArray[Any], core: NDArray[np.bool_], seed: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        places = np.flatnonzero(core)
+        # A few times as many core voxels as are drawn.
+        every = int(np.clip(np.count_nonzero(foreground) // (8 * self.samples_per_region), 1, 8))
+        places = np.flatnonzero(core_mask(embeddings, foreground, threshold, every))
         samples = draw(embeddings, places, self.samples_per_region, seed)
-        share = len(samples) / max(1, len(places))
+        share = len(samples) / max(1, len(places) * every)
         return seek_modes(samples, self.bandwidth, max(4, int(self.min_mode_voxels * share)), self.merge_radius)
 
 
@@ -168,5 +165,4 @@ def draw(embeddings: NDArray[Any], places: NDArray[np.intp], count: int, seed: i
         The drawn embeddings.
     """
     drawn = np.random.default_rng(seed).choice(places, min(count, len(places)), replace=False)
-    z, y, x = np.unravel_index(drawn, embeddings.shape[1:])
-    return np.stack([channel[z, y, x] for channel in embeddings], axis=1).astype(np.float32)
+    return np.stack([channel.reshape(-1)[drawn] for channel in embeddings], axis=1).astype(np.float32)
