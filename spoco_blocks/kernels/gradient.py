@@ -143,7 +143,7 @@ def strip_gradient(
             _add_squares(here, last, size, before, after, above, below, squared)
     for row in range(stop - start):
         for x in (0, nx - 1):
-            squared[row * nx + x] = _at_edge(flat, shape, z, start + row, x)
+            squared[row * nx + x] = squared_gradient_at(flat, shape, z, start + row, x)
 
 
 @njit(**JIT_EXACT)
@@ -169,7 +169,8 @@ def _add_squares(
 
 
 @njit(**JIT_EXACT)
-def _at_edge(flat: NDArray[Any], shape: tuple[int, int, int], z: int, y: int, x: int) -> np.float32:
+def squared_gradient_at(flat: NDArray[Any], shape: tuple[int, int, int], z: int, y: int, x: int) -> np.float32:
+    """Give the squared gradient at one voxel of what `as_channels` gives."""
     nz, ny, nx = shape
     place = (z * ny + y) * nx + x
     before, after = place - ny * nx * (z > 0), place + ny * nx * (z < nz - 1)

@@ -9,88 +9,125 @@ from numba import njit
 from numpy.typing import NDArray
 
 from spoco_blocks.kernels.half import JIT, as_channels, widen
+from spoco_blocks.kernels.lookup import apply_lookup
 
 # Voxels whose embeddings are collected together.
-PART = 4096
+PART = 512
 
 
-def grow_and_refine(
-    labels: NDArray[np.uint32],
-    embeddings: NDArray[Any],
-    foreground: NDArray[np.bool_],
-    means: NDArray[np.floating[Any]],
-    rounds: int,
-    sweeps: int,
-) -> int:
-    """Give unlabelled foreground voxels the label of the neighbour with the nearest mean embedding.
+class Growth:
+    """Labels that grow into the unlabelled foreground.
 
     Parameters
     ----------
     labels : ndarray of uint32, shape (z, y, x)
-        0, or 1 to k. Changed in place where it is 0 in the foreground; labels that are there already stay.
+        0, or 1 to k. Not changed; what is labelled already stays.
     embeddings : ndarray of float16 or float32, shape (c, z, y, x)
         The embedding of every voxel.
     foreground : ndarray of bool, shape (z, y, x)
         Where objects are.
     means : ndarray of float, shape (k + 1, c)
         Mean embedding of each label; row 0 is not used.
-    rounds : int
-        Rounds of growth: in each, every unlabelled voxel with a labelled 6-neighbour takes a label.
-    sweeps : int
-        Sweeps of refinement: in each, every grown voxel chooses again between its own and its neighbours' labels.
-
-    Returns
-    -------
-    int
-        Foreground voxels that no label reached.
 
     Notes
     -----
     Rounds and sweeps are synchronous (they read the state before and write the state after), so that a voxel depends
     on nothing farther than rounds + sweeps away and the order of the voxels does not matter. Equal distances go to the
     smaller label. Seeded growing after Adams and Bischof (PAMI 16, 1994), by rounds instead of by a queue. O(m c) time
-    per round for m unlabelled voxels; memory c times the item size + 20 bytes for each of them, and 5 bytes per voxel.
+    per round for m unlabelled voxels beside two labels; memory c times the item size + 24 bytes for each unlabelled
+    voxel, and 7 bytes per voxel.
     """
-    todo = foreground & (labels == 0)
-    count = int(np.count_nonzero(todo))
-    if count == 0 or len(means) < 2:
-        return count
-    flat = as_channels(embeddings)
-    vectors = np.empty((count, len(flat)), flat.dtype)
-    places = np.empty(count, np.int64)
-    _collect(flat, todo, vectors, places)
-    # A border of zeros spares the loops below every test for the array's edge.
-    padded = np.zeros(tuple(s + 2 for s in labels.shape), np.uint32)
-    padded[1:-1, 1:-1, 1:-1] = labels
-    _, ny, nx = padded.shape
-    offsets = np.array([-ny * nx, -nx, -1, 1, nx, ny * nx], np.int64)
-    state = (padded.reshape(-1), places, vectors, np.ascontiguousarray(means, np.float32), offsets)
-    left = _grow(state, rounds)
-    _refine(state, sweeps)
-    labels[...] = padded[1:-1, 1:-1, 1:-1]
-    return int(left)
+
+    def __init__(
+        self,
+        labels: NDArray[np.uint32],
+        embeddings: NDArray[Any],
+        foreground: NDArray[np.bool_],
+        means: NDArray[np.floating[Any]],
+    ) -> None:
+        todo = foreground & (labels == 0)
+        flat = as_channels(embeddings)
+        self._sources = np.flatnonzero(todo)
+        self._vectors = np.empty((len(self._sources), len(flat)), flat.dtype)
+        self._places = np.empty(len(self._sources), np.int64)
+        _collect(flat, self._sources, todo.shape, self._vectors, self._places)
+        # A border of zeros spares the loops below every test for the array's edge.
+        self._padded = np.zeros(tuple(s + 2 for s in labels.shape), np.uint32)
+        self._padded[1:-1, 1:-1, 1:-1] = labels
+        self._means = np.ascontiguousarray(means, np.float32)
+        self._waiting = np.arange(len(self._sources))
+
+    @property
+    def _state(self) -> Any:
+        _, ny, nx = self._padded.shape
+        offsets = np.array([-ny * nx, -nx, -1, 1, nx, ny * nx], np.int64)
+        return self._padded.reshape(-1), self._places, self._vectors, self._means, offsets
+
+    @property
+    def labels(self) -> NDArray[np.uint32]:
+        """The labels as they are now, shape (z, y, x)."""
+        return self._padded[1:-1, 1:-1, 1:-1]
+
+    @property
+    def means(self) -> NDArray[np.float32]:
+        """The mean of each label, shape (k + 1, c); row 0 is not used."""
+        return self._means
+
+    @property
+    def unreached(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Flat indices of the voxels that have no label yet, rising, and their embeddings, shape (m, c)."""
+        vectors = self._vectors[self._waiting]
+        if vectors.dtype == np.uint16:
+            vectors = vectors.view(np.float16)
+        return self._sources[self._waiting], vectors.astype(np.float32)
+
+    def seed(self, labels: NDArray[np.uint32], means: NDArray[np.floating[Any]]) -> None:
+        """Label voxels that have no label yet.
+
+        Parameters
+        ----------
+        labels : ndarray of uint32, shape (m,)
+            0, or 1 to n, for each of the voxels that `unreached` gives; they become k + 1 to k + n.
+        means : ndarray of float, shape (n + 1, c)
+            Their means; row 0 is not used.
+        """
+        chosen = labels > 0
+        places = self._places[self._waiting[chosen]]
+        self._padded.reshape(-1)[places] = labels[chosen] + np.uint32(len(self._means) - 1)
+        self._means = np.concatenate([self._means, means[1:].astype(np.float32)])
+        self._waiting = self._waiting[~chosen]
+
+    def grow(self, rounds: int) -> None:
+        """Let every unlabelled voxel with a labelled 6-neighbour take the label of the nearest mean, round by round."""
+        self._waiting = self._waiting[: _grow(self._waiting, self._state, rounds)]
+
+    def rename(self, table: NDArray[np.uint32]) -> None:
+        """Replace every label by its entry in a table of shape (k + 1,)."""
+        self._padded = apply_lookup(self._padded, table)
+
+    def refine(self, sweeps: int) -> None:
+        """Let every grown voxel choose again between its own and its neighbours' labels, sweep by sweep."""
+        _refine(self._state, sweeps)
 
 
 @njit(**JIT)
-def _collect(flat: NDArray[Any], todo: NDArray[np.bool_], vectors: NDArray[Any], places: NDArray[np.int64]) -> None:
-    nz, ny, nx = todo.shape
-    sources = np.empty(ny * nx, np.int64)
-    done = 0
-    for z in range(nz):
-        n = 0
-        for y in range(ny):
-            for x in range(nx):
-                if todo[z, y, x]:
-                    sources[n] = (z * ny + y) * nx + x
-                    places[done + n] = ((z + 1) * (ny + 2) + y + 1) * (nx + 2) + x + 1
-                    n += 1
-        # In parts that stay in the cache: channel by channel, each part is read in one run.
-        for start in range(0, n, PART):
-            stop = min(start + PART, n)
-            for c in range(len(flat)):
-                for j in range(start, stop):
-                    vectors[done + j, c] = flat[c, sources[j]]
-        done += n
+def _collect(
+    flat: NDArray[Any],
+    sources: NDArray[np.int64],
+    shape: tuple[int, int, int],
+    vectors: NDArray[Any],
+    places: NDArray[np.int64],
+) -> None:
+    _, ny, nx = shape
+    for j in range(len(sources)):
+        row = sources[j] // nx
+        # One voxel of margin on each side.
+        places[j] = ((row // ny + 1) * (ny + 2) + row % ny + 1) * (nx + 2) + sources[j] % nx + 1
+    # In parts that stay in the cache: channel by channel, each part is read in one run.
+    for start in range(0, len(sources), PART):
+        for c in range(len(flat)):
+            for j in range(start, min(start + PART, len(sources))):
+                vectors[j, c] = flat[c, sources[j]]
 
 
 @njit(**JIT)
@@ -155,19 +192,19 @@ def _nearer(
 
 
 @njit(**JIT)
-def _grow(state: Any, rounds: int) -> int:
-    """Grow, and give how many voxels were not reached."""
+def _grow(waiting: NDArray[np.int64], state: Any, rounds: int) -> int:
+    """Grow, and give how many voxels still wait: the first ones of `waiting`."""
     labels, places, _, _, _ = state
-    waiting = np.arange(places.size)
-    chosen = np.empty(places.size, np.uint32)
-    n: int = places.size
+    chosen = np.empty(waiting.size, np.uint32)
+    n: int = waiting.size
     for _ in range(rounds):
         _choose(waiting, n, chosen, state)
         left = 0
         for j in range(n):
-            waiting[left] = waiting[j]
+            i = waiting[j]
+            labels[places[i]] = chosen[j]
+            waiting[left] = i
             left += chosen[j] == 0
-            labels[places[waiting[j]]] = chosen[j]
         if left in (0, n):
             return left
         n = left
