@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.frame import publish
 
-INFRASTRUCTURE = {"__init__", "__main__", "frame", "memory", "peers", "phantoms", "workflow"}
+INFRASTRUCTURE = {"__init__", "__main__", "frame", "memory", "peers", "phantoms", "shapes", "workflow"}
 
 
 def names() -> list[str]:

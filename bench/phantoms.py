@@ -71,11 +71,11 @@ def make(
     into = np.quantile(into, 0.7) - into
     slopes = np.sqrt(sum(np.gradient(into, axis=a) ** 2 for a in range(3) if shape[a] > 1)) + 1e-3
     depth_in_foreground = into / slopes
-    truth = _largest_parts(np.where(into > 0, first, 0))
+    truth = largest_parts(np.where(into > 0, first, 0))
     if variant == "hard":
         means = _palette_means(rng, truth, objects, channels, 2.0)
     else:
-        means = _separate_means(rng, objects + 1, channels, 4.0)
+        means = separate_means(rng, objects + 1, channels, 4.0)
     widths = 1 + (1.5 if variant == "noisy" else 1.0) * rng.random(100003)
     width = widths[(np.minimum(first, second) * 1009 + np.maximum(first, second)) % 100003]
     own = np.minimum(1, 0.5 + 0.5 * depth / width).astype(np.float32)
@@ -124,7 +124,7 @@ def _cells(
     return first.reshape(shape), second.reshape(shape), depth.reshape(shape).astype(np.float32)
 
 
-def _largest_parts(labels: NDArray[np.int64], min_voxels: int = 200) -> NDArray[np.uint32]:
+def largest_parts(labels: NDArray[np.int64], min_voxels: int = 200) -> NDArray[np.uint32]:
     """Keep the largest component of each object, and drop what is small."""
     parts = connected(labels, background=0, connectivity=1)
     sizes = np.bincount(parts.ravel())
@@ -137,7 +137,7 @@ def _largest_parts(labels: NDArray[np.int64], min_voxels: int = 200) -> NDArray[
     return np.where(kept[parts], labels, 0).astype(np.uint32)
 
 
-def _separate_means(rng: np.random.Generator, count: int, channels: int, distance: float) -> NDArray[np.float32]:
+def separate_means(rng: np.random.Generator, count: int, channels: int, distance: float) -> NDArray[np.float32]:
     """Draw means that are pairwise at least `distance` apart, as crowded as they come."""
     scale, fails = distance / np.sqrt(2 * channels), 0
     means = np.empty((0, channels))

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from spoco_blocks.clustering.checks import require_positive
 from spoco_blocks.clustering.context import Context
+from spoco_blocks.kernels.blends import blend_owners
 from spoco_blocks.kernels.components import equal_components
+from spoco_blocks.kernels.coreless import gradients_at, label_places
+from spoco_blocks.kernels.cores import label_cores
 from spoco_blocks.kernels.gradient import core_mask, gradient_magnitudes
-from spoco_blocks.kernels.growth import grow_and_refine
-from spoco_blocks.kernels.mode_seeking import nearest_modes, seek_modes
-from spoco_blocks.kernels.regions import region_statistics
+from spoco_blocks.kernels.growth import Growth
+from spoco_blocks.kernels.lookup import apply_lookup
+from spoco_blocks.kernels.mode_seeking import seek_modes
 
 # Below this a gradient is no more than the rounding of float16 embeddings.
 LEAST_THRESHOLD = 1e-3
@@ -50,14 +53,16 @@ class Modes:
     """A mode stands for at least about this many core voxels of its region."""
     min_core_voxels: int = 10
     """Smaller components of core voxels are left to growth; smaller ones of what growth leaves are dropped."""
+    blend_voxels: int = 3
+    """Objects blend over no more than this; foreground farther from every core belongs to objects that have none."""
     growth_rounds: int = 16
     """How many voxels a fragment may grow beyond its core."""
-    refinement_sweeps: int = 8
+    refinement_sweeps: int = 16
     """How often grown voxels choose again between neighbouring fragments."""
 
     def __post_init__(self) -> None:
         require_positive(self, "bandwidth", "merge_radius", "gradient_factor", "samples_per_region", "min_mode_voxels")
-        require_positive(self, "min_core_voxels", "growth_rounds", "refinement_sweeps", zero=True)
+        require_positive(self, "min_core_voxels", "blend_voxels", "growth_rounds", "refinement_sweeps", zero=True)
         require_positive(self, "gradient_quantile", zero=True, at_most=1)
 
     def __call__(
@@ -68,17 +73,46 @@ class Modes:
         threshold, modes = context.gradient_threshold, context.modes
         if threshold is None:
             threshold = self.gradient_threshold(self.gradient_sample(embeddings, foreground))
-        core = core_mask(embeddings, foreground, threshold)
         if modes is None:
-            modes, _ = self._seek(embeddings, core, context.seed)
-        nearest = nearest_modes(embeddings, core, modes, max(self.bandwidth, self.merge_radius))
-        labels, sizes = equal_components(nearest, max(1, self.min_core_voxels))
-        _, sums, *_ = region_statistics(labels, embeddings, len(sizes) - 1)
-        means = sums / np.maximum(sizes, 1)[:, None]
-        grow_and_refine(labels, embeddings, foreground, means, self.growth_rounds, self.refinement_sweeps)
-        # What no core reaches is thin or small: fragments of their own rather than holes in the foreground.
-        rest, _ = equal_components((foreground & (labels == 0)).astype(np.int32), max(1, self.min_core_voxels))
+            modes, _ = self.seek(embeddings, foreground, threshold, context.seed)
+        reach = max(self.bandwidth, self.merge_radius)
+        labels, sizes, sums = label_cores(embeddings, foreground, threshold, modes, reach, self.min_core_voxels)
+        growth = Growth(labels, embeddings, foreground, sums / np.maximum(sizes, 1)[:, None])
+        growth.grow(min(self.blend_voxels, self.growth_rounds))
+        self._add_coreless(growth, embeddings, context.seed)
+        growth.grow(self.growth_rounds - min(self.blend_voxels, self.growth_rounds))
+        if self.blend_voxels:
+            growth.rename(blend_owners(growth.labels, embeddings, foreground, growth.means, self.blend_voxels))
+        growth.refine(self.refinement_sweeps)
+        labels = _numbered(growth.labels, len(growth.means))
+        left, _ = growth.unreached
+        if not len(left):
+            return labels
+        # What no core reaches and has none: fragments of their own rather than holes in the foreground.
+        alone = np.zeros(labels.shape, np.int32)
+        alone.reshape(-1)[left] = 1
+        rest, _ = equal_components(alone, max(1, self.min_core_voxels))
         return np.where(rest > 0, rest + labels.max(initial=0), labels)
+
+    def _add_coreless(self, growth: Growth, embeddings: NDArray[Any], seed: int) -> None:
+        """Find objects whose whole width changes quickly: their least changing voxels are cores for them."""
+        places, vectors = growth.unreached
+        if len(places) < max(1, self.min_core_voxels):
+            return
+        gradients = gradients_at(embeddings, places)
+        core = np.flatnonzero(gradients < self.gradient_threshold(gradients))
+        drawn = np.random.default_rng(seed).permutation(core)[: self.samples_per_region]
+        least = max(4, self.min_core_voxels * len(drawn) // max(1, len(core)))
+        modes, _ = seek_modes(vectors[drawn], self.bandwidth, least, self.merge_radius)
+        if not len(modes):
+            return
+        reach = max(self.bandwidth, self.merge_radius)
+        found, means = label_places(
+            places[core], vectors[core], embeddings.shape[1:], modes, reach, self.min_core_voxels
+        )
+        labels = np.zeros(len(places), np.uint32)
+        labels[core] = found
+        growth.seed(labels, means)
 
     def gradient_sample(self, embeddings: NDArray[Any], foreground: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Give gradient magnitudes of the foreground, for `gradient_threshold`; those of several regions may be joined.
@@ -137,15 +171,20 @@ class Modes:
         counts : ndarray of int64, shape (k,)
             Samples within the bandwidth of each.
         """
-        return self._seek(embeddings, core_mask(embeddings, foreground, threshold), seed)
-
-    def _seek(
-        self, embeddings: NDArray[Any], core: NDArray[np.bool_], seed: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        places = np.flatnonzero(core)
+        # A few times as many core voxels as are drawn.
+        every = int(np.clip(np.count_nonzero(foreground) // (8 * self.samples_per_region), 1, 8))
+        places = np.flatnonzero(core_mask(embeddings, foreground, threshold, every))
         samples = draw(embeddings, places, self.samples_per_region, seed)
-        share = len(samples) / max(1, len(places))
+        share = len(samples) / max(1, len(places) * every)
         return seek_modes(samples, self.bandwidth, max(4, int(self.min_mode_voxels * share)), self.merge_radius)
+
+
+def _numbered(labels: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
+    """Close the gaps in labels below a count."""
+    present = np.zeros(count, np.bool_)
+    present[labels] = True
+    present[0] = False
+    return apply_lookup(labels, np.where(present, np.cumsum(present), 0).astype(np.uint32))
 
 
 def draw(embeddings: NDArray[Any], places: NDArray[np.intp], count: int, seed: int) -> NDArray[np.float32]:
@@ -168,5 +207,4 @@ def draw(embeddings: NDArray[Any], places: NDArray[np.intp], count: int, seed: i
         The drawn embeddings.
     """
     drawn = np.random.default_rng(seed).choice(places, min(count, len(places)), replace=False)
-    z, y, x = np.unravel_index(drawn, embeddings.shape[1:])
-    return np.stack([channel[z, y, x] for channel in embeddings], axis=1).astype(np.float32)
+    return np.stack([channel.reshape(-1)[drawn] for channel in embeddings], axis=1).astype(np.float32)

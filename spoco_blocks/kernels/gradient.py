@@ -8,11 +8,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT, as_bits, widen
+from spoco_blocks.kernels.half import JIT_EXACT, as_channels, widen
 from spoco_blocks.kernels.rows import widen_row
 
+# Voxels that are taken together: enough to read memory in long runs, few enough to stay in the cache.
+STRIP_VOXELS = 4096
 
-def core_mask(embeddings: NDArray[Any], foreground: NDArray[np.bool_], threshold: float) -> NDArray[np.bool_]:
+
+def core_mask(
+    embeddings: NDArray[Any], foreground: NDArray[np.bool_], threshold: float, every: int = 1
+) -> NDArray[np.bool_]:
     """Mark the foreground voxels around which the embedding hardly changes.
 
     Parameters
@@ -23,11 +28,13 @@ def core_mask(embeddings: NDArray[Any], foreground: NDArray[np.bool_], threshold
         Where objects are.
     threshold : float
         Bound on the gradient magnitude, in embedding units.
+    every : int
+        Rows with (z + y) divisible by this are looked at; 1 looks at all.
 
     Returns
     -------
     ndarray of bool, shape (z, y, x)
-        True where the voxel is foreground and its gradient is below `threshold`.
+        True where the voxel is foreground, its row is looked at and its gradient is below `threshold`.
 
     Notes
     -----
@@ -35,8 +42,8 @@ def core_mask(embeddings: NDArray[Any], foreground: NDArray[np.bool_], threshold
     length 1 adds nothing, so a 2D image is the case z = 1. One pass, O(n c) time, no memory beyond the mask. Compiled
     without reordering, so that a voxel gets the same gradient wherever it lies in a block.
     """
-    mask = np.empty(foreground.shape, np.bool_)
-    _core_mask(as_bits(embeddings), foreground, np.float32(threshold) ** 2, mask)
+    mask = np.zeros(foreground.shape, np.bool_)
+    _core_mask(as_channels(embeddings), np.ascontiguousarray(foreground), np.float32(threshold) ** 2, every, mask)
     return mask
 
 
@@ -64,66 +71,150 @@ def gradient_magnitudes(embeddings: NDArray[Any], foreground: NDArray[np.bool_],
     z, y = np.ogrid[: foreground.shape[0], : foreground.shape[1]]
     rows = (z + y) % every == 0
     values = np.empty(np.count_nonzero(foreground[rows]), np.float32)
-    _magnitudes(as_bits(embeddings), foreground, rows, values)
+    _magnitudes(as_channels(embeddings), foreground, rows, values)
     return values
 
 
 @njit(**JIT_EXACT)
-def _row_gradient(
-    embeddings: NDArray[Any], z: int, y: int, padded: NDArray[np.float32], squared: NDArray[np.float32]
+def strip_rows(ny: int, nx: int) -> int:
+    """Give how many rows make a strip."""
+    return min(ny, max(1, STRIP_VOXELS // nx))
+
+
+@njit(**JIT_EXACT)
+def strip_buffers(channels: int, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give the scratch memory of `strip_gradient` for strips of `size` voxels."""
+    # A little more than they need: with a power of two, the channels of a voxel would share one place of the cache.
+    return np.empty((channels, size + 24), np.float32), np.empty(size, np.float32)
+
+
+@njit(**JIT_EXACT)
+def strip_gradient(
+    flat: NDArray[Any],
+    shape: tuple[int, int, int],
+    z: int,
+    start: int,
+    stop: int,
+    loaded: NDArray[np.float32],
+    squared: NDArray[np.float32],
 ) -> None:
-    channels, nz, ny, nx = embeddings.shape
-    squared[:] = 0
-    # Slices instead of x - 1 and x + 1: signed offsets keep the loop from becoming vector code.
-    left = padded[:nx]
-    right = padded[2:]
-    for c in range(channels):
-        widen_row(embeddings[c, z, y], padded[1 : nx + 1])
-        padded[0] = padded[1]
-        padded[nx + 1] = padded[nx]
-        before = embeddings[c, max(z - 1, 0), y]
-        after = embeddings[c, min(z + 1, nz - 1), y]
-        above = embeddings[c, z, max(y - 1, 0)]
-        below = embeddings[c, z, min(y + 1, ny - 1)]
-        for x in range(nx):
-            along_z = widen(after[x]) - widen(before[x])
-            along_y = widen(below[x]) - widen(above[x])
-            along_x = right[x] - left[x]
-            squared[x] += along_z * along_z + along_y * along_y + along_x * along_x
+    """Give the squared gradients of a few rows, and their embeddings as float32.
+
+    Parameters
+    ----------
+    flat : ndarray of uint16 (float16 bits) or float32, shape (c, z y x)
+        The embedding of every voxel, as `as_bits` gives it.
+    shape : tuple of int
+        z, y, x.
+    z, start, stop : int
+        The rows are start to stop - 1 of plane z.
+    loaded : ndarray of float32, shape (c, at least (stop - start) x + 2)
+        The embeddings go here, from 1 on.
+    squared : ndarray of float32, shape (at least (stop - start) x,)
+        The squared gradients go here.
+
+    Notes
+    -----
+    Several rows at once and channel by channel: memory is read in long runs, and short rows make no short loops. What
+    that gets wrong, the first and last voxel of each row, is put right in the end.
+    """
+    nz, ny, nx = shape
+    size = (stop - start) * nx
+    base = z * ny * nx + start * nx
+    back = ny * nx if z > 0 else 0
+    forth = ny * nx if z < nz - 1 else 0
+    squared[:size] = 0
+    for c in range(len(flat)):
+        channel = flat[c]
+        here = loaded[c]
+        widen_row(channel[base : base + size], here[1 : size + 1])
+        before, after = channel[base - back : base - back + size], channel[base + forth : base + forth + size]
+        # The rows at the array's edge have a neighbour on one side only.
+        first = nx if start == 0 else 0
+        last = size - nx if stop == ny else size
+        if first:
+            step = nx if ny > 1 else 0
+            _add_squares(here, 0, nx, before, after, channel[base:], channel[base + step :], squared)
+        if last > first:
+            above, below = channel[base + first - nx :], channel[base + first + nx :]
+            _add_squares(here, first, last, before, after, above, below, squared)
+        if last < size and last >= first:
+            above, below = channel[base + last - nx :], channel[base + last :]
+            _add_squares(here, last, size, before, after, above, below, squared)
+    for row in range(stop - start):
+        for x in (0, nx - 1):
+            squared[row * nx + x] = squared_gradient_at(flat, shape, z, start + row, x)
+
+
+@njit(**JIT_EXACT)
+def _add_squares(
+    here: NDArray[np.float32],
+    first: int,
+    last: int,
+    before: NDArray[Any],
+    after: NDArray[Any],
+    above: NDArray[Any],
+    below: NDArray[Any],
+    squared: NDArray[np.float32],
+) -> None:
+    # Slices instead of i - 1 and i + 1: signed offsets keep the loop from becoming vector code.
+    size = last - first
+    left, right = here[first:], here[first + 2 :]
+    behind, ahead, out = before[first:last], after[first:last], squared[first:last]
+    for i in range(size):
+        along_z = widen(ahead[i]) - widen(behind[i])
+        along_y = widen(below[i]) - widen(above[i])
+        along_x = right[i] - left[i]
+        out[i] += along_z * along_z + along_y * along_y + along_x * along_x
+
+
+@njit(**JIT_EXACT)
+def squared_gradient_at(flat: NDArray[Any], shape: tuple[int, int, int], z: int, y: int, x: int) -> np.float32:
+    """Give the squared gradient at one voxel of what `as_channels` gives."""
+    nz, ny, nx = shape
+    place = (z * ny + y) * nx + x
+    before, after = place - ny * nx * (z > 0), place + ny * nx * (z < nz - 1)
+    above, below = place - nx * (y > 0), place + nx * (y < ny - 1)
+    left, right = place - (x > 0), place + (x < nx - 1)
+    total = np.float32(0)
+    for c in range(len(flat)):
+        along_z = widen(flat[c, after]) - widen(flat[c, before])
+        along_y = widen(flat[c, below]) - widen(flat[c, above])
+        along_x = widen(flat[c, right]) - widen(flat[c, left])
+        total += along_z * along_z + along_y * along_y + along_x * along_x
+    return total
 
 
 @njit(**JIT_EXACT)
 def _core_mask(
-    embeddings: NDArray[Any], foreground: NDArray[np.bool_], bound: np.float32, mask: NDArray[np.bool_]
+    flat: NDArray[Any], foreground: NDArray[np.bool_], bound: np.float32, every: int, mask: NDArray[np.bool_]
 ) -> None:
     nz, ny, nx = foreground.shape
-    squared = np.empty(nx, np.float32)
-    padded = np.empty(nx + 2, np.float32)
+    inside, out = foreground.reshape(-1), mask.reshape(-1)
+    rows = strip_rows(ny, nx) if every == 1 else 1
+    loaded, squared = strip_buffers(len(flat), rows * nx)
     for z in range(nz):
-        for y in range(ny):
-            inside = foreground[z, y]
-            row = mask[z, y]
-            if not np.any(inside):
-                row[:] = False
-                continue
-            _row_gradient(embeddings, z, y, padded, squared)
-            for x in range(nx):
-                row[x] = inside[x] and squared[x] < bound
+        for start in range(0 if every == 1 else -z % every, ny, max(rows, every)):
+            stop = min(start + rows, ny)
+            base, size = (z * ny + start) * nx, (stop - start) * nx
+            if np.any(inside[base : base + size]):
+                strip_gradient(flat, foreground.shape, z, start, stop, loaded, squared)
+                for i in range(size):
+                    out[base + i] = inside[base + i] and squared[i] < bound
 
 
 @njit(**JIT_EXACT)
 def _magnitudes(
-    embeddings: NDArray[Any], foreground: NDArray[np.bool_], rows: NDArray[np.bool_], values: NDArray[np.float32]
+    flat: NDArray[Any], foreground: NDArray[np.bool_], rows: NDArray[np.bool_], values: NDArray[np.float32]
 ) -> None:
     nz, ny, nx = foreground.shape
-    squared = np.empty(nx, np.float32)
-    padded = np.empty(nx + 2, np.float32)
+    loaded, squared = strip_buffers(len(flat), nx)
     n = 0
     for z in range(nz):
         for y in range(ny):
-            if not rows[z, y]:
+            if not rows[z, y] or not np.any(foreground[z, y]):
                 continue
-            _row_gradient(embeddings, z, y, padded, squared)
+            strip_gradient(flat, foreground.shape, z, y, y + 1, loaded, squared)
             for x in range(nx):
                 if foreground[z, y, x]:
                     values[n] = np.sqrt(squared[x])

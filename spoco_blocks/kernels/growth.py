@@ -8,167 +8,227 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.distance import squared_distance
-from spoco_blocks.kernels.half import JIT, as_bits
+from spoco_blocks.kernels.half import JIT, as_channels, widen
+from spoco_blocks.kernels.lookup import apply_lookup
+
+# Voxels whose embeddings are collected together.
+PART = 512
 
 
-def grow_and_refine(
-    labels: NDArray[np.uint32],
-    embeddings: NDArray[Any],
-    foreground: NDArray[np.bool_],
-    means: NDArray[np.floating[Any]],
-    rounds: int,
-    sweeps: int,
-) -> None:
-    """Give unlabelled foreground voxels the label of the neighbour with the nearest mean embedding.
+class Growth:
+    """Labels that grow into the unlabelled foreground.
 
     Parameters
     ----------
     labels : ndarray of uint32, shape (z, y, x)
-        0, or 1 to k. Changed in place where it is 0 in the foreground; labels that are there already stay.
+        0, or 1 to k. Not changed; what is labelled already stays.
     embeddings : ndarray of float16 or float32, shape (c, z, y, x)
         The embedding of every voxel.
     foreground : ndarray of bool, shape (z, y, x)
         Where objects are.
     means : ndarray of float, shape (k + 1, c)
         Mean embedding of each label; row 0 is not used.
-    rounds : int
-        Rounds of growth: in each, every unlabelled voxel with a labelled 6-neighbour takes a label.
-    sweeps : int
-        Sweeps of refinement: in each, every grown voxel chooses again between its own and its neighbours' labels.
 
     Notes
     -----
     Rounds and sweeps are synchronous (they read the state before and write the state after), so that a voxel depends
     on nothing farther than rounds + sweeps away and the order of the voxels does not matter. Equal distances go to the
     smaller label. Seeded growing after Adams and Bischof (PAMI 16, 1994), by rounds instead of by a queue. O(m c) time
-    per round for m unlabelled voxels; memory c times the item size + 20 bytes for each of them, and 5 bytes per voxel.
+    per round for m unlabelled voxels beside two labels; memory c times the item size + 24 bytes for each unlabelled
+    voxel, and 7 bytes per voxel.
     """
-    todo = foreground & (labels == 0)
-    count = np.count_nonzero(todo)
-    if count == 0 or len(means) < 2:
-        return
-    bits = as_bits(embeddings)
-    vectors = np.empty((count, len(bits)), bits.dtype)
-    # A border of zeros spares the loops below every test for the array's edge.
-    padded = np.zeros(tuple(s + 2 for s in labels.shape), np.uint32)
-    padded[1:-1, 1:-1, 1:-1] = labels
-    places = np.empty(count, np.int64)
-    _collect(bits, todo, vectors, places)
-    _, ny, nx = padded.shape
-    offsets = np.array([-ny * nx, -nx, -1, 1, nx, ny * nx], np.int64)
-    narrow = np.ascontiguousarray(means, np.float32)
-    flat = padded.reshape(-1)
-    _grow(flat, places, vectors, narrow, offsets, rounds)
-    _refine(flat, places, vectors, narrow, offsets, sweeps)
-    labels[...] = padded[1:-1, 1:-1, 1:-1]
+
+    def __init__(
+        self,
+        labels: NDArray[np.uint32],
+        embeddings: NDArray[Any],
+        foreground: NDArray[np.bool_],
+        means: NDArray[np.floating[Any]],
+    ) -> None:
+        todo = foreground & (labels == 0)
+        flat = as_channels(embeddings)
+        self._sources = np.flatnonzero(todo)
+        self._vectors = np.empty((len(self._sources), len(flat)), flat.dtype)
+        self._places = np.empty(len(self._sources), np.int64)
+        _collect(flat, self._sources, todo.shape, self._vectors, self._places)
+        # A border of zeros spares the loops below every test for the array's edge.
+        self._padded = np.zeros(tuple(s + 2 for s in labels.shape), np.uint32)
+        self._padded[1:-1, 1:-1, 1:-1] = labels
+        self._means = np.ascontiguousarray(means, np.float32)
+        self._waiting = np.arange(len(self._sources))
+
+    @property
+    def _state(self) -> Any:
+        _, ny, nx = self._padded.shape
+        offsets = np.array([-ny * nx, -nx, -1, 1, nx, ny * nx], np.int64)
+        return self._padded.reshape(-1), self._places, self._vectors, self._means, offsets
+
+    @property
+    def labels(self) -> NDArray[np.uint32]:
+        """The labels as they are now, shape (z, y, x)."""
+        return self._padded[1:-1, 1:-1, 1:-1]
+
+    @property
+    def means(self) -> NDArray[np.float32]:
+        """The mean of each label, shape (k + 1, c); row 0 is not used."""
+        return self._means
+
+    @property
+    def unreached(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Flat indices of the voxels that have no label yet, rising, and their embeddings, shape (m, c)."""
+        vectors = self._vectors[self._waiting]
+        if vectors.dtype == np.uint16:
+            vectors = vectors.view(np.float16)
+        return self._sources[self._waiting], vectors.astype(np.float32)
+
+    def seed(self, labels: NDArray[np.uint32], means: NDArray[np.floating[Any]]) -> None:
+        """Label voxels that have no label yet.
+
+        Parameters
+        ----------
+        labels : ndarray of uint32, shape (m,)
+            0, or 1 to n, for each of the voxels that `unreached` gives; they become k + 1 to k + n.
+        means : ndarray of float, shape (n + 1, c)
+            Their means; row 0 is not used.
+        """
+        chosen = labels > 0
+        places = self._places[self._waiting[chosen]]
+        self._padded.reshape(-1)[places] = labels[chosen] + np.uint32(len(self._means) - 1)
+        self._means = np.concatenate([self._means, means[1:].astype(np.float32)])
+        self._waiting = self._waiting[~chosen]
+
+    def grow(self, rounds: int) -> None:
+        """Let every unlabelled voxel with a labelled 6-neighbour take the label of the nearest mean, round by round."""
+        self._waiting = self._waiting[: _grow(self._waiting, self._state, rounds)]
+
+    def rename(self, table: NDArray[np.uint32]) -> None:
+        """Replace every label by its entry in a table of shape (k + 1,)."""
+        self._padded = apply_lookup(self._padded, table)
+
+    def refine(self, sweeps: int) -> None:
+        """Let every grown voxel choose again between its own and its neighbours' labels, sweep by sweep."""
+        _refine(self._state, sweeps)
 
 
 @njit(**JIT)
 def _collect(
-    embeddings: NDArray[Any], todo: NDArray[np.bool_], vectors: NDArray[Any], places: NDArray[np.int64]
+    flat: NDArray[Any],
+    sources: NDArray[np.int64],
+    shape: tuple[int, int, int],
+    vectors: NDArray[Any],
+    places: NDArray[np.int64],
 ) -> None:
-    channels, nz, ny, nx = embeddings.shape
-    columns = np.empty(nx, np.int64)
-    done = 0
-    for z in range(nz):
-        for y in range(ny):
-            inside = todo[z, y]
-            n = 0
-            for x in range(nx):
-                if inside[x]:
-                    columns[n] = x
-                    places[done + n] = ((z + 1) * (ny + 2) + y + 1) * (nx + 2) + x + 1
-                    n += 1
-            rows = vectors[done : done + n]
-            for c in range(channels if n else 0):
-                values = embeddings[c, z, y]
-                for i in range(n):
-                    rows[i, c] = values[columns[i]]
-            done += n
+    _, ny, nx = shape
+    for j in range(len(sources)):
+        row = sources[j] // nx
+        # One voxel of margin on each side.
+        places[j] = ((row // ny + 1) * (ny + 2) + row % ny + 1) * (nx + 2) + sources[j] % nx + 1
+    # In parts that stay in the cache: channel by channel, each part is read in one run.
+    for start in range(0, len(sources), PART):
+        for c in range(len(flat)):
+            for j in range(start, min(start + PART, len(sources))):
+                vectors[j, c] = flat[c, sources[j]]
 
 
 @njit(**JIT)
-def _nearest_label(
+def _squared(vectors: NDArray[Any], i: int, means: NDArray[np.float32], label: int) -> np.float32:
+    total = np.float32(0)
+    for c in range(means.shape[1]):
+        difference = widen(vectors[i, c]) - means[label, c]
+        total += difference * difference
+    return total
+
+
+@njit(**JIT)
+def _choose(active: NDArray[np.int64], n: int, chosen: NDArray[np.uint32], state: Any) -> None:
+    """Give each voxel the label, of its own and its neighbours', whose mean is nearest; the smallest of equals."""
+    labels, places, vectors, means, offsets = state
+    one = np.uint32(1)
+    for j in range(n):
+        i = active[j]
+        place = places[i]
+        # Without branches: 0 - 1 is the largest uint32, so the smallest label is found among those above 0.
+        low, high = np.uint32(labels[place] - one), labels[place]
+        for offset in offsets:
+            label = labels[place + offset]
+            low = min(low, np.uint32(label - one))
+            high = max(high, label)
+        low = np.uint32(low + one)
+        if low != high and high > 0:
+            high = _nearer(vectors, i, means, low, high, labels, place, offsets)
+        chosen[j] = high
+
+
+@njit(**JIT)
+def _nearer(
+    vectors: NDArray[Any],
+    i: int,
+    means: NDArray[np.float32],
+    low: np.uint32,
+    high: np.uint32,
     labels: NDArray[np.uint32],
     place: int,
-    vector: NDArray[Any],
-    means: NDArray[np.float32],
     offsets: NDArray[np.int64],
-) -> Any:
-    own = labels[place]
-    chosen = own
-    last = own
-    best = np.float32(-1)
+) -> np.uint32:
+    choice, best = low, _squared(vectors, i, means, low)
+    other = _squared(vectors, i, means, high)
+    if other < best:
+        choice, best = high, other
+    last = labels[place]
+    # Written out: a member test is slow in numba.
+    if last != 0 and last != low and last != high:  # noqa: PLR1714
+        other = _squared(vectors, i, means, last)
+        if other < best or (other == best and last < choice):
+            choice, best = last, other
     for offset in offsets:
         label = labels[place + offset]
-        # Written out: a member test is slow in numba.
-        if label == 0 or label == own or label == last:  # noqa: PLR1714, SIM109
+        if label == 0 or label == low or label == high or label == last:  # noqa: PLR1714, SIM109
             continue
         last = label
-        if best < 0:
-            best = squared_distance(vector, means[own]) if own > 0 else np.float32(np.inf)
-        squared = squared_distance(vector, means[label])
-        if squared < best or (squared == best and label < chosen):
-            best = squared
-            chosen = label
-    return chosen
+        other = _squared(vectors, i, means, label)
+        if other < best or (other == best and label < choice):
+            choice, best = label, other
+    return choice
 
 
 @njit(**JIT)
-def _grow(
-    labels: NDArray[np.uint32],
-    places: NDArray[np.int64],
-    vectors: NDArray[Any],
-    means: NDArray[np.float32],
-    offsets: NDArray[np.int64],
-    rounds: int,
-) -> None:
-    waiting = np.arange(places.size)
-    chosen = np.empty(places.size, np.uint32)
-    n = places.size
+def _grow(waiting: NDArray[np.int64], state: Any, rounds: int) -> int:
+    """Grow, and give how many voxels still wait: the first ones of `waiting`."""
+    labels, places, _, _, _ = state
+    chosen = np.empty(waiting.size, np.uint32)
+    n: int = waiting.size
     for _ in range(rounds):
-        for j in range(n):
-            i = waiting[j]
-            chosen[j] = _nearest_label(labels, places[i], vectors[i], means, offsets)
+        _choose(waiting, n, chosen, state)
         left = 0
         for j in range(n):
-            if chosen[j] > 0:
-                labels[places[waiting[j]]] = chosen[j]
-            else:
-                waiting[left] = waiting[j]
-                left += 1
+            i = waiting[j]
+            labels[places[i]] = chosen[j]
+            waiting[left] = i
+            left += chosen[j] == 0
         if left in (0, n):
-            break
+            return left
         n = left
+    return n
 
 
 @njit(**JIT)
-def _refine(
-    labels: NDArray[np.uint32],
-    places: NDArray[np.int64],
-    vectors: NDArray[Any],
-    means: NDArray[np.float32],
-    offsets: NDArray[np.int64],
-    sweeps: int,
-) -> None:
+def _refine(state: Any, sweeps: int) -> None:
+    labels, places, _, _, offsets = state
+    active = np.empty(places.size, np.int64)
     chosen = np.empty(places.size, np.uint32)
-    # Only a voxel beside a change can change its mind.
-    stale = np.ones(labels.size, np.bool_)
-    for _ in range(sweeps):
+    # Only a voxel beside a change can change its mind: the sweep for which each voxel has to be looked at.
+    due = np.zeros(labels.size, np.uint16)
+    for sweep in range(sweeps):
+        n = 0
         for i in range(places.size):
-            place = places[i]
-            chosen[i] = labels[place]
-            if chosen[i] > 0 and stale[place]:
-                chosen[i] = _nearest_label(labels, place, vectors[i], means, offsets)
-        stale[:] = False
-        changes = 0
-        for i in range(places.size):
-            place = places[i]
-            if chosen[i] != labels[place]:
-                labels[place] = chosen[i]
-                changes += 1
-                for offset in offsets:
-                    stale[place + offset] = True
-        if changes == 0:
+            active[n] = i
+            n += (due[places[i]] == sweep) & (labels[places[i]] > 0)
+        if n == 0:
             break
+        _choose(active, n, chosen, state)
+        for j in range(n):
+            place = places[active[j]]
+            if chosen[j] != labels[place]:
+                labels[place] = chosen[j]
+                for offset in offsets:
+                    due[place + offset] = sweep + 1

@@ -37,3 +37,8 @@ def as_bits(embeddings: NDArray[Any]) -> NDArray[Any]:
     if embeddings.dtype == np.float16:
         return embeddings.view(np.uint16)
     return embeddings.astype(np.float32, copy=False)
+
+
+def as_channels(embeddings: NDArray[Any]) -> NDArray[Any]:
+    """Give the bits as one contiguous line of voxels per channel, (c, z y x); copies what lies otherwise."""
+    return np.ascontiguousarray(as_bits(embeddings)).reshape(len(embeddings), -1)

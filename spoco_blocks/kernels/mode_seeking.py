@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from spoco_blocks.kernels.distance import squared_distance
 from spoco_blocks.kernels.half import JIT, as_bits
+from spoco_blocks.kernels.nearest import WITHIN, nearest_mode
 from spoco_blocks.kernels.rows import load_row
+
+ModeTable = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
 
 # Neighbours kept per mode for the triangle bound; beyond them a voxel far from everything is compared with all modes.
 NEIGHBOURS = 256
-# The triangle bound on squared distances is 4; a little more, so that rounding never rules out a mode that is as near.
-WITHIN = np.float32(4.001)
 
 
 def seek_modes(
@@ -106,17 +107,31 @@ def nearest_modes(
     if len(modes) == 0:
         nearest[mask] = 1
         return nearest
-    modes = np.ascontiguousarray(modes, np.float32)
-    neighbours, gaps = _neighbour_table(modes)
     bound = np.float32(float(max_distance) ** 2)
-    _nearest(as_bits(embeddings), mask, modes, neighbours, gaps, bound, nearest)
+    _nearest(as_bits(embeddings), mask, mode_table(modes), bound, nearest)
     return nearest
 
 
-def _neighbour_table(modes: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Give the nearest other modes of each mode and their squared distances, by growing distance."""
+def mode_table(modes: NDArray[np.float32]) -> ModeTable:
+    """Give modes with the nearest other ones of each.
+
+    Parameters
+    ----------
+    modes : ndarray of float32, shape (k, c)
+        The modes.
+
+    Returns
+    -------
+    modes : ndarray of float32, shape (k, c)
+        The same, contiguous.
+    neighbours : ndarray of int32, shape (k, w)
+        The nearest other modes of each, by growing distance.
+    gaps : ndarray of float32, shape (k, w)
+        Their squared distances.
+    """
+    modes = np.ascontiguousarray(modes, np.float32)
     k = len(modes)
-    width = min(k - 1, NEIGHBOURS)
+    width = max(0, min(k - 1, NEIGHBOURS))
     neighbours = np.empty((k, width), np.int32)
     gaps = np.empty((k, width), np.float32)
     wide = modes.astype(np.float64)
@@ -132,7 +147,7 @@ def _neighbour_table(modes: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDA
         order = np.argsort(np.take_along_axis(squared, chosen, 1), axis=1, kind="stable")[:, :width]
         neighbours[rows] = np.take_along_axis(chosen, order, 1)
         gaps[rows] = np.maximum(np.take_along_axis(squared, neighbours[rows], 1), 0)
-    return neighbours, gaps
+    return modes, neighbours, gaps
 
 
 @njit(**JIT)
@@ -180,6 +195,9 @@ def _searches(
                     n_hits += 1
                     for k in range(c):
                         total[k] += samples[i, k]
+            # What a search passes would end where it ends.
+            for j in range(n_hits):
+                covered[hits[j]] = True
             if n_hits == 0 or (iteration == 0 and n_hits < min_samples // 4):
                 break
             shift = np.float32(0)
@@ -190,8 +208,6 @@ def _searches(
             if shift < np.float32(1e-4) * square:
                 break
         covered[start] = True
-        for j in range(n_hits):
-            covered[hits[j]] = True
         if n_hits < min_samples:
             continue
         if found == len(counts):
@@ -220,46 +236,11 @@ def _apart(centres: NDArray[np.float32], radius: np.float32) -> NDArray[np.int64
 
 
 @njit(**JIT)
-def _closest(
-    vector: NDArray[np.float32],
-    start: int,
-    squared: np.float32,
-    modes: NDArray[np.float32],
-    neighbours: NDArray[np.int32],
-    gaps: NDArray[np.float32],
-) -> tuple[int, np.float32]:
-    """Give the nearest mode, starting from one whose squared distance is known."""
-    width = neighbours.shape[1]
-    best = squared
-    mode = start
-    for q in range(width):
-        if gaps[start, q] > WITHIN * squared:
-            return mode, best
-        candidate = neighbours[start, q]
-        other = squared_distance(vector, modes[candidate])
-        if other < best or (other == best and candidate < mode):
-            best = other
-            mode = candidate
-    if width < len(modes) - 1:
-        for candidate in range(len(modes)):
-            other = squared_distance(vector, modes[candidate])
-            if other < best or (other == best and candidate < mode):
-                best = other
-                mode = candidate
-    return mode, best
-
-
-@njit(**JIT)
 def _nearest(
-    embeddings: NDArray[Any],
-    mask: NDArray[np.bool_],
-    modes: NDArray[np.float32],
-    neighbours: NDArray[np.int32],
-    gaps: NDArray[np.float32],
-    bound: np.float32,
-    nearest: NDArray[np.int32],
+    embeddings: NDArray[Any], mask: NDArray[np.bool_], table: Any, bound: np.float32, nearest: NDArray[np.int32]
 ) -> None:
     channels, nz, ny, nx = embeddings.shape
+    modes, _, gaps = table
     k = len(modes)
     row = np.empty((nx, channels), np.float32)
     scratch = np.empty((channels, nx), np.float32)
@@ -275,15 +256,7 @@ def _nearest(
             for x in range(nx):
                 if not inside[x]:
                     continue
-                vector = row[x]
-                squared = squared_distance(vector, modes[mode])
+                squared = squared_distance(row[x], modes[mode])
                 if k > 1 and gaps[mode, 0] <= WITHIN * squared:
-                    # Another object has begun; the rows beside this one know which.
-                    for hint in (above[x], before[x]):
-                        if 0 < hint <= k and hint - 1 != mode:
-                            other = squared_distance(vector, modes[hint - 1])
-                            if other < squared:
-                                squared = other
-                                mode = hint - 1
-                    mode, squared = _closest(vector, mode, squared, modes, neighbours, gaps)
+                    mode, squared = nearest_mode(row[x], mode, above[x], before[x], table)
                 nearest[z, y, x] = mode + 1 if squared <= bound else k + 1

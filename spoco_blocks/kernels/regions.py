@@ -8,8 +8,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT, as_bits
-from spoco_blocks.kernels.rows import load_row
+from spoco_blocks.kernels.half import JIT_EXACT, as_channels
+from spoco_blocks.kernels.rows import widen_row
+
+# Voxels that are taken together: their embeddings stay in the innermost cache.
+STRIP_VOXELS = 256
 
 Statistics = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -48,7 +51,7 @@ def region_statistics(labels: NDArray[np.uint32], embeddings: NDArray[Any], coun
     box_start = np.full((count + 1, 3), np.iinfo(np.int64).max)
     box_stop = np.zeros((count + 1, 3), np.int64)
     position_sums = np.zeros((count + 1, 3), np.int64)
-    _statistics(labels, as_bits(embeddings), voxels, sums, box_start, box_stop, position_sums)
+    _statistics(labels, as_channels(embeddings), voxels, sums, box_start, box_stop, position_sums)
     box_start[voxels == 0] = 0
     return voxels, sums, box_start, box_stop, position_sums
 
@@ -84,53 +87,63 @@ def contacts(labels: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np
 @njit(**JIT_EXACT)
 def _statistics(
     labels: NDArray[np.uint32],
-    embeddings: NDArray[Any],
+    flat: NDArray[Any],
     voxels: NDArray[np.int64],
     sums: NDArray[np.float64],
     box_start: NDArray[np.int64],
     box_stop: NDArray[np.int64],
     position_sums: NDArray[np.int64],
 ) -> None:
-    channels, nz, ny, nx = embeddings.shape
-    values = np.empty((nx, channels), np.float32)
-    scratch = np.empty((channels, nx), np.float32)
+    nz, ny, nx = labels.shape
+    rows = min(ny, max(1, STRIP_VOXELS // nx))
+    values = np.empty((rows * nx, len(flat)), np.float32)
+    line = np.empty(rows * nx, np.float32)
     for z in range(nz):
-        for y in range(ny):
-            row = labels[z, y]
-            if not np.any(row):
+        for first in range(0, ny, rows):
+            last = min(first + rows, ny)
+            if not np.any(labels[z, first:last]):
                 continue
-            load_row(embeddings, z, y, scratch, values)
-            x = 0
-            while x < nx:
-                label = row[x]
-                start = x
-                while x < nx and row[x] == label:
-                    x += 1
-                if label == 0:
-                    continue
-                length = x - start
-                total = sums[label]
-                for i in range(start, x):
-                    value = values[i]
-                    for c in range(channels):
-                        total[c] += value[c]
-                voxels[label] += length
-                position_sums[label, 0] += z * length
-                position_sums[label, 1] += y * length
-                position_sums[label, 2] += (start + x - 1) * length // 2
-                _widen_box(box_start[label], box_stop[label], z, y, start, x)
+            base, size = (z * ny + first) * nx, (last - first) * nx
+            for c in range(len(flat)):
+                widen_row(flat[c, base : base + size], line[:size])
+                for i in range(size):
+                    values[i, c] = line[i]
+            for y in range(first, last):
+                x = 0
+                while x < nx:
+                    label = labels[z, y, x]
+                    start = x
+                    while x < nx and labels[z, y, x] == label:
+                        x += 1
+                    if label == 0:
+                        continue
+                    for i in range((y - first) * nx + start, (y - first) * nx + x):
+                        for c in range(len(flat)):
+                            sums[label, c] += values[i, c]
+                    length = x - start
+                    voxels[label] += length
+                    position_sums[label, 0] += z * length
+                    position_sums[label, 1] += y * length
+                    position_sums[label, 2] += (start + x - 1) * length // 2
+                    _widen_box(box_start, box_stop, label, z, y, start, x)
 
 
 @njit(**JIT_EXACT)
 def _widen_box(
-    box_start: NDArray[np.int64], box_stop: NDArray[np.int64], z: int, y: int, x_start: int, x_stop: int
+    box_start: NDArray[np.int64],
+    box_stop: NDArray[np.int64],
+    label: int,
+    z: int,
+    y: int,
+    x_start: int,
+    x_stop: int,
 ) -> None:
-    box_start[0] = min(box_start[0], z)
-    box_start[1] = min(box_start[1], y)
-    box_start[2] = min(box_start[2], x_start)
-    box_stop[0] = max(box_stop[0], z + 1)
-    box_stop[1] = max(box_stop[1], y + 1)
-    box_stop[2] = max(box_stop[2], x_stop)
+    box_start[label, 0] = min(box_start[label, 0], z)
+    box_start[label, 1] = min(box_start[label, 1], y)
+    box_start[label, 2] = min(box_start[label, 2], x_start)
+    box_stop[label, 0] = max(box_stop[label, 0], z + 1)
+    box_stop[label, 1] = max(box_stop[label, 1], y + 1)
+    box_stop[label, 2] = max(box_stop[label, 2], x_stop)
 
 
 @njit(**JIT_EXACT)
