@@ -11,11 +11,12 @@ from spoco_blocks.engine.ledger import Ledger, Records
 from spoco_blocks.grid import BlockGrid
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.settings.sections import Source
+from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.calibrate import merge_modes
 from spoco_blocks.stages.cluster import keep_inner, measure
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import StoredOutput
-from spoco_blocks.stages.stitch.decision import distinct_pairs, join_overlapping, number_segments
+from spoco_blocks.stages.stitch.decision import decide, distinct_pairs, join_overlapping, number_segments
 from spoco_blocks.stages.stitch.tables import Edges, load_edges, load_fragments, load_overlaps
 
 SHAPE = (12, 14, 16)
@@ -74,6 +75,22 @@ def test_pieces_of_a_component_find_together(tmp_path, truth, block_shape, halo)
     pairs = {(int(a), int(b)) for a, b in zip(truth.ravel(), found.ravel(), strict=True)}
     assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
     assert set(np.unique(found)) == set(range(truth.max() + 1))
+
+
+@pytest.mark.parametrize("load", [load_edges, load_overlaps])
+def test_tables_in_files_and_small_batches_change_nothing(tmp_path, truth, load):
+    grid, records, _, _ = stitched(tmp_path / "records", truth, (4, 5, 6), (2, 2, 2))
+    fragments, edges = load_fragments(records), load(records, grid, planar=False)
+    mapped = load_fragments(records, tmp_path), load(records, grid, planar=False, folder=tmp_path)
+    for ours, theirs in ((fragments, mapped[0]), (edges, mapped[1])):
+        for name, column in vars(ours).items():
+            np.testing.assert_array_equal(column, getattr(theirs, name))
+    if load is load_edges:
+        settings = StitchingSettings()
+        found = decide(*mapped, settings, final=False, folder=tmp_path / "work", batch=7)
+        np.testing.assert_array_equal(found, decide(fragments, edges, settings, final=False, folder=tmp_path))
+        assert (tmp_path / "work").exists()
+        assert not list(tmp_path.glob("merge*"))
 
 
 def test_means_are_in_the_volumes_frame(tmp_path, truth):

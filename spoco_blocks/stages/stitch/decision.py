@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spoco_blocks.kernels.agglomeration import agglomerate
+from spoco_blocks.kernels.islands import number_roots
 from spoco_blocks.kernels.mutex import mutex_clusters
+from spoco_blocks.settings.jobs import digest
 from spoco_blocks.settings.segmentation import StitchingSettings
-from spoco_blocks.stages.stitch.tables import SHARES, Edges, Fragments
+from spoco_blocks.stages.stitch.islands import BATCH, CHUNK, Graph, decide_islands
+from spoco_blocks.stages.stitch.tables import SHARES, Column, Edges, Fragments
 
 
-def decide(fragments: Fragments, edges: Edges, settings: StitchingSettings, *, final: bool) -> NDArray[np.int64]:
+def decide(
+    fragments: Fragments, edges: Edges, settings: StitchingSettings, *, final: bool, folder: Path, batch: int = BATCH
+) -> NDArray[Any]:
     """Give the smallest fragment of the segment that each fragment belongs to.
 
     Parameters
@@ -24,19 +30,28 @@ def decide(fragments: Fragments, edges: Edges, settings: StitchingSettings, *, f
         Thresholds.
     final : bool
         Whether fragments are final objects, which are joined by what two blocks see in one place.
+    folder : Path
+        Where a decision that is too large for memory keeps what it has decided so far.
+    batch : int
+        Fragments that are decided at once; never changes the result.
     """
     if final:
         return join_overlapping(edges, len(fragments.voxels), settings.min_overlap)
-    return agglomerate(
-        edges.pairs,
-        edges.contacts,
-        distinct_pairs(fragments, edges, settings.distinct_distance),
-        fragments.weights,
-        fragments.sums,
-        merge_distance=settings.merge_distance,
-        small_voxels=settings.small_voxels,
-        small_distance=settings.small_distance,
-    )
+    thresholds: dict[str, Any] = {
+        "merge_distance": settings.merge_distance,
+        "small_voxels": settings.small_voxels,
+        "small_distance": settings.small_distance,
+    }
+    if len(fragments.voxels) > batch:
+        path = folder / "apart"
+        graph = Graph(
+            edges.pairs, edges.contacts, distinct_pairs(fragments, edges, settings.distinct_distance, path),
+            fragments.weights, fragments.sums,
+        )  # fmt: skip
+        name = digest(settings.model_dump(mode="json"))
+        return decide_islands(graph, folder / name, batch=batch, **thresholds)
+    distinct = distinct_pairs(fragments, edges, settings.distinct_distance)
+    return agglomerate(edges.pairs, edges.contacts, distinct, fragments.weights, fragments.sums, **thresholds)
 
 
 def join_overlapping(edges: Edges, count: int, min_overlap: float) -> NDArray[np.int64]:
@@ -50,19 +65,23 @@ def join_overlapping(edges: Edges, count: int, min_overlap: float) -> NDArray[np
     return roots
 
 
-def distinct_pairs(fragments: Fragments, edges: Edges, distance: float) -> NDArray[np.bool_]:
+def distinct_pairs(fragments: Fragments, edges: Edges, distance: float, path: Path | None = None) -> NDArray[np.bool_]:
     """Tell which pairs one block saw as different objects: fragments of one object may lie apart, but not far."""
-    means = fragments.sums / np.maximum(fragments.weights, 1)[:, None]
-    apart = np.linalg.norm(means[edges.pairs[:, 0]] - means[edges.pairs[:, 1]], axis=1)
-    return np.asarray(edges.same_block & (apart > distance))
+    column = Column(path, np.bool_)
+    for start in range(0, len(edges.pairs), CHUNK):
+        part = slice(start, start + CHUNK)
+        first, second = (
+            fragments.sums[nodes] / np.maximum(fragments.weights[nodes], 1)[:, None] for nodes in edges.pairs[part].T
+        )
+        column.add(edges.same_block[part] & (np.linalg.norm(first - second, axis=1) > distance))
+    return column.array()
 
 
 def number_segments(
-    roots: NDArray[np.int64], voxels: NDArray[np.int64], min_voxels: int
+    roots: NDArray[Any], voxels: NDArray[np.int64], min_voxels: int
 ) -> NDArray[np.unsignedinteger[Any]]:
     """Give every fragment its segment's id: 1..n in the order of the first fragments, 0 for what is too small."""
-    sizes = np.bincount(roots, voxels, len(roots)).astype(np.int64)
-    kept = (roots == np.arange(len(roots))) & (sizes >= max(1, min_voxels))
-    kept[0] = False
-    ids = np.where(kept, np.cumsum(kept), 0)[roots]
-    return ids.astype(np.dtype("uint32" if kept.sum() < 2**32 else "uint64"))
+    # There are no more segments than fragments.
+    ids: NDArray[np.unsignedinteger[Any]] = np.zeros(len(roots), "uint32" if len(roots) < 2**32 else "uint64")
+    number_roots(roots, voxels, max(1, min_voxels), ids)
+    return ids

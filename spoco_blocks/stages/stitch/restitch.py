@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,7 @@ def restitch(layout: Layout, segmentation: str, sweep: Sweep, execution: Executi
     LedgerError
         When clustering is not complete.
     """
-    clustered = Clustered.open(layout, segmentation)
+    clustered = Clustered.open(layout, segmentation, "restitch")
     choices = chosen_settings(clustered, sweep)
     if sweep.write and len(choices) != 1:
         raise SettingsError(
@@ -83,7 +84,7 @@ def restitch(layout: Layout, segmentation: str, sweep: Sweep, execution: Executi
     planes = load_planes(clustered.records, clustered.plan.cluster_grid, planar=clustered.plan.planar)
     rows: list[dict[str, float | None]] = []
     for threshold, settings in choices:
-        roots = decide(fragments, edges, settings, final=clustered.final)
+        roots = decide(fragments, edges, settings, final=clustered.final, folder=clustered.tables)
         lookup = number_segments(roots, fragments.voxels, settings.min_voxels)
         at_seams, inside = rates(planes, count_cuts(planes, lookup))
         cut = {"cut_at_seams": at_seams, "cut_inside": inside}
@@ -94,6 +95,7 @@ def restitch(layout: Layout, segmentation: str, sweep: Sweep, execution: Executi
     if sweep.write:
         job = StitchJob(segmentation=segmentation, stitching=choices[0][1])
         write_decision(job, clustered, fragments, edges)
+    shutil.rmtree(clustered.tables)
     return rows
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -37,6 +39,8 @@ class Clustered:
         Of all blocks.
     final : bool
         Whether fragments are final objects.
+    tables : Path
+        Where the tables lie while a decision is made; of another result of clustering they lie elsewhere.
     """
 
     results: SegmentationResults
@@ -44,10 +48,11 @@ class Clustered:
     digest: str
     records: Records
     final: bool
+    tables: Path
 
     @classmethod
-    def open(cls, layout: Layout, segmentation: str) -> Clustered:
-        """Open the records.
+    def open(cls, layout: Layout, segmentation: str, stage: str) -> Clustered:
+        """Open the records, for a stage that keeps its tables in a folder of its own.
 
         Raises
         ------
@@ -58,18 +63,22 @@ class Clustered:
         plan = Plan.read(Manifest.read(results.manifest("plan")))
         found = Manifest.read(results.manifest("cluster", 0))
         records = Records(results.ledger("cluster"), found.result["records"], len(plan.cluster_grid))
-        return cls(results, plan, found.digest, records, bool(found.result["fragments_are_final"]))
+        tables = results.ledger(stage) / f"tables-{found.digest}"
+        return cls(results, plan, found.digest, records, bool(found.result["fragments_are_final"]), tables)
 
     def load(self) -> tuple[Fragments, Edges]:
-        """Join the tables of all blocks."""
+        """Join the tables of all blocks, in files."""
         load = load_overlaps if self.final else load_edges
-        return load_fragments(self.records), load(self.records, self.plan.cluster_grid, planar=self.plan.planar)
+        edges = load(self.records, self.plan.cluster_grid, planar=self.plan.planar, folder=self.tables)
+        return load_fragments(self.records, self.tables), edges
 
 
 def run_stitch(job: StitchJob, layout: Layout) -> Manifest:
     """Decide, and write the lookup table and the table of objects."""
-    clustered = Clustered.open(layout, job.segmentation)
-    return write_decision(job, clustered, *clustered.load())
+    clustered = Clustered.open(layout, job.segmentation, "stitch")
+    manifest = write_decision(job, clustered, *clustered.load())
+    shutil.rmtree(clustered.results.ledger("stitch"))
+    return manifest
 
 
 def write_decision(job: StitchJob, clustered: Clustered, fragments: Fragments, edges: Edges) -> Manifest:
@@ -78,7 +87,7 @@ def write_decision(job: StitchJob, clustered: Clustered, fragments: Fragments, e
     watch = Stopwatch("stitch", digest("stitch", VERSION, job.model_dump(mode="json"), inputs), inputs)
     settings: StitchingSettings = job.stitching
     planes = load_planes(clustered.records, plan.cluster_grid, planar=plan.planar)
-    roots = decide(fragments, edges, settings, final=clustered.final)
+    roots = decide(fragments, edges, settings, final=clustered.final, folder=clustered.tables)
     lookup = number_segments(roots, fragments.voxels, settings.min_voxels)
     np.save(results.lookup, lookup)
     np.save(results.offsets, fragments.offsets)

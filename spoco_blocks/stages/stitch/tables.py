@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +59,45 @@ def fragment_offsets(records: Records) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
+class Column:
+    """A column that grows block by block: in memory, or in a file that is then mapped.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file, which is written anew; None = in memory.
+    dtype : data type
+        Of its entries.
+    width : tuple of int
+        Shape of an entry.
+    """
+
+    def __init__(self, path: Path | None, dtype: Any, width: tuple[int, ...] = ()) -> None:
+        self._path, self._dtype, self._width = path, np.dtype(dtype), width
+        self._parts: list[NDArray[Any]] = []
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"")
+        self._file = None if path is None else path.open("ab")
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Append entries."""
+        values = np.ascontiguousarray(values, self._dtype)
+        if self._file is None:
+            self._parts.append(values)
+        else:
+            values.tofile(self._file)
+
+    def array(self) -> NDArray[Any]:
+        """Give all entries; a file is mapped, not read. Nothing can be added from then on."""
+        if self._file is None:
+            return np.concatenate([np.zeros((0, *self._width), self._dtype), *self._parts])
+        self._file.close()
+        if not Path(self._file.name).stat().st_size:  # nothing cannot be mapped
+            return np.zeros((0, *self._width), self._dtype)
+        return np.memmap(self._file.name, self._dtype, "r").reshape(-1, *self._width)
+
+
 def reader(records: Records, grid: BlockGrid) -> Callable[[int], Tables]:
     """Give what reads the record of a block and of those that follow, blocks in rising order.
 
@@ -68,41 +109,48 @@ def reader(records: Records, grid: BlockGrid) -> Callable[[int], Tables]:
     return lru_cache(maxsize=grid.counts[2] + 2)(records.__getitem__)
 
 
-def load_fragments(records: Records) -> Fragments:
-    """Join the fragment tables of all blocks."""
-    names = ("weights", "sums", "voxels")
-    tables = [[record[name] for name in names] for record in records]
-    joined = [np.concatenate(columns) for columns in zip(*tables, strict=True)]
-    padded = [np.concatenate([np.zeros((1, *column.shape[1:]), column.dtype), column]) for column in joined]
-    offsets = np.concatenate([[0], np.cumsum([len(table[0]) for table in tables])])
-    return Fragments(offsets.astype(np.int64), *padded)
+def load_fragments(records: Records, folder: Path | None = None) -> Fragments:
+    """Join the fragment tables of all blocks; in files of a folder where one is given."""
+    columns: dict[str, Column] = {}
+    counts = [0]
+    for record in records:
+        for name in ("weights", "sums", "voxels"):
+            values = record[name]
+            if name not in columns:
+                path = None if folder is None else folder / name
+                columns[name] = Column(path, values.dtype, values.shape[1:])
+                columns[name].add(np.zeros((1, *values.shape[1:])))
+            columns[name].add(values)
+        counts.append(len(record["voxels"]))
+    return Fragments(np.cumsum(counts), *(column.array() for column in columns.values()))
 
 
-def load_edges(records: Records, grid: BlockGrid, *, planar: bool) -> Edges:
+def load_edges(records: Records, grid: BlockGrid, *, planar: bool, folder: Path | None = None) -> Edges:
     """Join the contacts within blocks and across their faces; images of a planar volume have none."""
-    return _load(records, grid, planar, _facing)
+    return _load(records, grid, planar, _facing, folder)
 
 
-def load_overlaps(records: Records, grid: BlockGrid, *, planar: bool) -> Edges:
+def load_overlaps(records: Records, grid: BlockGrid, *, planar: bool, folder: Path | None = None) -> Edges:
     """Join the contacts within blocks and, across faces, what two blocks make of the same voxels (in 1/1000)."""
-    return _load(records, grid, planar, _overlapping)
+    return _load(records, grid, planar, _overlapping, folder)
 
 
-def _load(records: Records, grid: BlockGrid, planar: bool, compare: Compare) -> Edges:
-    offsets = fragment_offsets(records)
-    read = reader(records, grid)
-    pairs, contacts, same = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
+def _load(records: Records, grid: BlockGrid, planar: bool, compare: Compare, folder: Path | None) -> Edges:
+    offsets, read = fragment_offsets(records), reader(records, grid)
+    kinds = {"pairs": (np.int64, (2,)), "contacts": (np.int64, ()), "same_block": (np.bool_, ())}
+    columns = [Column(None if folder is None else folder / name, *kind) for name, kind in kinds.items()]
+
+    def add(pairs: NDArray[Any], counts: NDArray[np.int64], same: bool) -> None:
+        for column, values in zip(columns, (pairs, counts, np.full(len(counts), same)), strict=True):
+            column.add(values)
+
     for block in range(len(grid)):
         record = read(block)
-        pairs.append(record["pairs"].astype(np.int64) + offsets[block])
-        contacts.append(record["contacts"])
-        same.append(np.ones(len(record["contacts"]), bool))
+        add(record["pairs"].astype(np.int64) + offsets[block], record["contacts"], True)
         for axis, other in following(grid, block, planar=planar):
             found, counts = compare(record, read(other), axis)
-            pairs.append(found.astype(np.int64) + np.array([offsets[block], offsets[other]]))
-            contacts.append(counts)
-            same.append(np.zeros(len(counts), bool))
-    return Edges(np.concatenate(pairs), np.concatenate(contacts), np.concatenate(same))
+            add(found.astype(np.int64) + np.array([offsets[block], offsets[other]]), counts, False)
+    return Edges(*(column.array() for column in columns))
 
 
 def following(grid: BlockGrid, block: int, *, planar: bool) -> Iterator[tuple[int, int]]:
