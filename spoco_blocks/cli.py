@@ -17,10 +17,14 @@ from spoco_blocks import __version__
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
-from spoco_blocks.errors import BlockError, SpocoBlocksError
+from spoco_blocks.engine.slurm import end_of_job, hand_over
+from spoco_blocks.errors import BlockError, HandOverError, SpocoBlocksError
 from spoco_blocks.settings import Settings, annotation_jobs, jobs, json_schema, load_settings
 
 log = logging.getLogger("spoco_blocks")
+
+# Of work that ended in time and continues when it is started again; sysexits.h has it for "try again later".
+HANDED_OVER = 75
 
 
 def check(args: argparse.Namespace) -> None:
@@ -47,7 +51,9 @@ def train(args: argparse.Namespace) -> None:
     """Train a model."""
     from spoco_blocks.stages.train import run_train
 
-    run_train(jobs.read_job(jobs.TrainJob, args.job), Layout(args.results), args.workers)
+    run_train(
+        jobs.read_job(jobs.TrainJob, args.job), Layout(args.results), args.workers, args.stop_before or end_of_job()
+    )
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -188,6 +194,13 @@ def status(args: argparse.Namespace) -> None:
         show(args.results, args.watch)
 
 
+def running(args: argparse.Namespace) -> None:
+    """Refuse to go on where processes or Slurm jobs of another run still work on the results."""
+    from spoco_blocks.engine.running import refuse_others
+
+    refuse_others(args.results, Path.cwd())
+
+
 def schema(args: argparse.Namespace) -> None:
     """Print the JSON schema of the configuration."""
     print(json_schema(), end="")
@@ -199,6 +212,10 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         args.command(args)
+    except HandOverError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        hand_over(error)
+        return HANDED_OVER
     except SpocoBlocksError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         if isinstance(error, BlockError):
@@ -223,6 +240,9 @@ def _parser() -> argparse.ArgumentParser:
         add.add_argument("--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to use, tcp://HOST:8786")
         add.add_argument("--gpus", type=int, default=None, help="GPUs for one Dask worker each; all that are there")
         add.add_argument("--retries", type=int, default=1, help="further attempts at a block that failed")
+        add.add_argument(
+            "--stop-before", type=float, metavar="UNIX_SECONDS", help="end in time; a Slurm job does anyway"
+        )
         add.add_argument("--shard", type=int, default=0, help="which shard of the blocks")
         add.add_argument("--shards", type=int, default=1, help="of how many")
         add.add_argument("--content", default="", help="fingerprint of the stores that users edit")
@@ -240,6 +260,9 @@ def _parser() -> argparse.ArgumentParser:
         "--watch", type=float, nargs="?", const=2.0, default=None, metavar="SECONDS", help="again and again"
     )
     add.set_defaults(command=status)
+    add = commands.add_parser("running", help=running.__doc__, description=running.__doc__)
+    add.add_argument("results", type=Path, nargs="?", default=Path("results"), help="results folder")
+    add.set_defaults(command=running)
     add = commands.add_parser("schema", help=schema.__doc__, description=schema.__doc__)
     add.set_defaults(command=schema)
     return parser
@@ -263,7 +286,10 @@ def _execution(args: argparse.Namespace, *, predicts: bool = False) -> Execution
         from spoco_blocks.learn.device import count_gpus
 
         gpus = count_gpus()
-    return Execution(args.executor, args.workers, args.memory_mb, scheduler=scheduler, gpus=gpus, retries=args.retries)
+    deadline = args.stop_before or end_of_job()
+    return Execution(
+        args.executor, args.workers, args.memory_mb, scheduler, gpus, retries=args.retries, deadline=deadline
+    )
 
 
 if __name__ == "__main__":
