@@ -1,7 +1,7 @@
 """Locks that die with their process: whoever is killed leaves nothing to clean up.
 
 They are POSIX record locks: a file system that several nodes share must offer these across nodes, as NFS does from
-version 4, Lustre where it is mounted with ``flock``, BeeGFS with ``tuneUseGlobalFileLocks``. A file names its last owner.
+version 4, Lustre where it is mounted with ``flock``, BeeGFS with ``tuneUseGlobalFileLocks``. Each names its last owner.
 """
 
 from __future__ import annotations
