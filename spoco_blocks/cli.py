@@ -13,14 +13,18 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
-from spoco_blocks import __version__
+from spoco_blocks import __version__, arguments
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
-from spoco_blocks.errors import BlockError, SpocoBlocksError
+from spoco_blocks.engine.slurm import end_of_job, hand_over
+from spoco_blocks.errors import BlockError, HandOverError, SpocoBlocksError
 from spoco_blocks.settings import Settings, annotation_jobs, jobs, json_schema, load_settings
 
 log = logging.getLogger("spoco_blocks")
+
+# Of work that ended in time and continues when it is started again; sysexits.h has it for "try again later".
+HANDED_OVER = 75
 
 
 def check(args: argparse.Namespace) -> None:
@@ -47,7 +51,9 @@ def train(args: argparse.Namespace) -> None:
     """Train a model."""
     from spoco_blocks.stages.train import run_train
 
-    run_train(jobs.read_job(jobs.TrainJob, args.job), Layout(args.results), args.workers)
+    run_train(
+        jobs.read_job(jobs.TrainJob, args.job), Layout(args.results), args.workers, args.stop_before or end_of_job()
+    )
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -202,21 +208,32 @@ def restitch(args: argparse.Namespace) -> None:
         print("This decision is kept. Write it into the configuration as well, then run snakemake, which relabels.")
 
 
+def running(args: argparse.Namespace) -> None:
+    """Refuse to go on where processes or Slurm jobs of another run still work on the results."""
+    from spoco_blocks.engine.running import refuse_others
+
+    refuse_others(args.results, Path.cwd())
+
+
 def schema(args: argparse.Namespace) -> None:
     """Print the JSON schema of the configuration."""
     print(json_schema(), end="")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(words: list[str] | None = None) -> int:
     """Run a command; errors that a user can act on are printed without a traceback."""
-    args = _parser().parse_args(arguments)
+    args = _parser().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         args.command(args)
+    except HandOverError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        hand_over(error)
+        return HANDED_OVER
     except SpocoBlocksError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         if isinstance(error, BlockError):
-            command = shlex.join(["spoco-blocks", *(sys.argv[1:] if arguments is None else arguments)])
+            command = shlex.join(["spoco-blocks", *(sys.argv[1:] if words is None else words)])
             print(f"Where snakemake started this, run snakemake again; else:\n  {command}", file=sys.stderr)
         return 1
     return 0
@@ -226,53 +243,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="spoco-blocks", description="Instance segmentation of large 3D volumes.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(command: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        added = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        added.set_defaults(command=partial(_locked, command) if command in STAGES else command)
+        return added
+
     for stage in STAGES:
-        add = commands.add_parser(stage.__name__, help=stage.__doc__, description=stage.__doc__)
-        what = "configuration file, or" if stage in (check, plan) else "the stage's settings as JSON,"
-        add.add_argument("job", help=f"{what} as the workflow writes them")
-        _add_execution(add)
-        add.add_argument("--shard", type=int, default=0, help="which shard of the blocks")
-        add.add_argument("--shards", type=int, default=1, help="of how many")
-        add.add_argument("--content", default="", help="fingerprint of the stores that users edit")
-        add.set_defaults(command=partial(_locked, stage))
-    add = commands.add_parser("fetch", help=fetch.__doc__, description=fetch.__doc__)
-    add.add_argument("name", help="name of the example volume, for instance lightsheet_nuclei")
-    add.add_argument("--into", type=Path, default=Path("data"), help="folder to write to")
-    add.add_argument(
-        "--from", dest="source", type=Path, default=None, help="the downloaded file, where there is no network"
-    )
-    add.set_defaults(command=fetch)
-    add = commands.add_parser("status", help=status.__doc__, description=status.__doc__)
-    add.add_argument("results", type=Path, nargs="?", default=Path("results"), help="results folder")
-    add.add_argument(
-        "--watch", type=float, nargs="?", const=2.0, default=None, metavar="SECONDS", help="again and again"
-    )
-    add.set_defaults(command=status)
-    _add_restitch(commands.add_parser("restitch", help=restitch.__doc__, description=restitch.__doc__))
-    add = commands.add_parser("schema", help=schema.__doc__, description=schema.__doc__)
-    add.set_defaults(command=schema)
+        arguments.of_a_stage(add(stage), takes_file=stage in (check, plan))
+    arguments.of_fetch(add(fetch))
+    arguments.of_status(add(status))
+    arguments.of_restitch(add(restitch))
+    arguments.of_running(add(running))
+    add(schema)
     return parser
-
-
-def _add_execution(add: argparse.ArgumentParser) -> None:
-    add.add_argument("--results", type=Path, default=Path("results"), help="results folder")
-    add.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="blocks, or threads, at once")
-    add.add_argument("--memory-mb", type=int, default=None, help="memory for all workers, in MiB")
-    add.add_argument("--executor", choices=("serial", "threads", "dask"), default="dask", help="what runs blocks")
-    add.add_argument("--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to use, tcp://HOST:8786")
-    add.add_argument("--gpus", type=int, default=None, help="GPUs for one Dask worker each; all that are there")
-    add.add_argument("--retries", type=int, default=1, help="further attempts at a block that failed")
-
-
-def _add_restitch(add: argparse.ArgumentParser) -> None:
-    add.add_argument("segmentation", help="name of the segmentation, whose blocks are clustered")
-    what = "merge_distance, or min_overlap of final objects (several make a curve)"
-    add.add_argument("--threshold", type=float, nargs="+", default=[], metavar="VALUE", help=what)
-    add.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other keys of `stitching`")
-    add.add_argument("--score", action="store_true", help="compare with the truth, which is read once")
-    add.add_argument("--write", action="store_true", help="keep this one decision")
-    _add_execution(add)
-    add.set_defaults(command=restitch)
 
 
 def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
@@ -293,7 +277,10 @@ def _execution(args: argparse.Namespace, *, predicts: bool = False) -> Execution
         from spoco_blocks.learn.device import count_gpus
 
         gpus = count_gpus()
-    return Execution(args.executor, args.workers, args.memory_mb, scheduler=scheduler, gpus=gpus, retries=args.retries)
+    deadline = args.stop_before or end_of_job()
+    return Execution(
+        args.executor, args.workers, args.memory_mb, scheduler, gpus, retries=args.retries, deadline=deadline
+    )
 
 
 if __name__ == "__main__":

@@ -43,6 +43,20 @@ class TrainingStoppedError(SpocoBlocksError, RuntimeError):
     """Training that was told to stop, saved its state, and continues when it is started again."""
 
 
+class HandOverError(SpocoBlocksError, RuntimeError):
+    """Work that ended itself before its job's time is over; what is done is kept, and it continues when started again.
+
+    Attributes
+    ----------
+    advanced : bool
+        Whether anything was finished: if not, as much time again will not do either.
+    """
+
+    def __init__(self, message: str, *, advanced: bool) -> None:
+        super().__init__(message)
+        self.advanced = advanced
+
+
 class LedgerError(SpocoBlocksError, RuntimeError):
     """A ledger that is in use elsewhere or does not belong to this stage."""
 

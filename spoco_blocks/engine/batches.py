@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spoco_blocks.engine.deadline import Closing
 from spoco_blocks.engine.tasks import BATCH_SECONDS, Failure, Outcome
 
 MAX_BATCH = 1000
@@ -110,7 +111,9 @@ class _Queue:
         return final
 
 
-def run_batches(pool: Pool, blocks: Numbers, started: Callable[[Sequence[int]], None]) -> Iterator[Outcome]:
+def run_batches(
+    pool: Pool, blocks: Numbers, started: Callable[[Sequence[int]], None], closing: Closing
+) -> Iterator[Outcome]:
     """Run every block once and give the outcomes as they come; a failure is an outcome.
 
     Parameters
@@ -121,6 +124,8 @@ def run_batches(pool: Pool, blocks: Numbers, started: Callable[[Sequence[int]], 
         Numbers of the blocks.
     started : callable
         Told which blocks are handed out, before they are.
+    closing : Closing
+        Tells when no more blocks may be handed out; those that were are waited for.
 
     Yields
     ------
@@ -136,7 +141,9 @@ def run_batches(pool: Pool, blocks: Numbers, started: Callable[[Sequence[int]], 
     on_their_way = 0
     final: list[Outcome] = []
     while True:
-        while on_their_way < pool.slots and (batch := queue.take(pool.slots, alone=not on_their_way)):
+        while on_their_way < pool.slots and not closing():
+            if not (batch := queue.take(pool.slots, alone=not on_their_way)):
+                break
             started(batch)
             pool.submit(batch)
             on_their_way += 1
@@ -145,4 +152,6 @@ def run_batches(pool: Pool, blocks: Numbers, started: Callable[[Sequence[int]], 
         if not on_their_way:
             return
         final = queue.put_back(pool.take())
+        for outcome in final:
+            closing.finished(outcome.seconds)
         on_their_way -= 1

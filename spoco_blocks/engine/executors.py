@@ -35,6 +35,8 @@ class Execution:
         Blocks at once on each GPU, a power of 2: one computes while others read and write.
     retries : int
         Further attempts at a block that failed for no reason of its own, after all others.
+    deadline : float or None
+        When this process will be ended, in Unix seconds: no block is begun that may not be finished by then.
     """
 
     executor: Literal["serial", "threads", "dask"] = "serial"
@@ -44,6 +46,7 @@ class Execution:
     gpus: int = 0
     gpu_blocks: int = 4
     retries: int = 1
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.workers, self.gpu_blocks) < 1 or min(self.gpus, self.retries) < 0:

@@ -226,9 +226,14 @@ class Layout:
         """Manifest of `check`: every volume of the configuration was opened and fits."""
         return self.root / "check.json"
 
+    @property
+    def locks(self) -> Path:
+        """Locks of stages; outside of the folders that a stage may remove."""
+        return self.root / "locks"
+
     def lock(self, stage: str, name: str) -> Path:
-        """Lock of a stage; outside of the folders that a stage may remove."""
-        return self.root / "locks" / f"{stage}-{name}.lock"
+        """Lock of a stage."""
+        return self.locks / f"{stage}-{name}.lock"
 
     def volume(self, name: str) -> VolumeResults:
         """Results of a volume."""

@@ -1,8 +1,14 @@
-"""Locks that die with their process: whoever is killed leaves nothing to clean up."""
+"""Locks that die with their process: whoever is killed leaves nothing to clean up.
+
+They are POSIX record locks: a file system that several nodes share must offer these across nodes, as NFS does from
+version 4, Lustre where it is mounted with ``flock``, BeeGFS with ``tuneUseGlobalFileLocks``. Each names its last owner.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import os
+import socket
 import struct
 import sys
 import time
@@ -38,7 +44,8 @@ def acquire(path: Path, patience_s: float = PATIENCE_S) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience_s
     while True:
-        file = path.open("wb")
+        # Not emptied on opening: that is its owner's to do.
+        file = path.open("a+b")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -47,10 +54,31 @@ def acquire(path: Path, patience_s: float = PATIENCE_S) -> BinaryIO:
                 time.sleep(0.1)
                 continue
             raise LedgerError(
-                f"{path} is held: another process is doing this work, perhaps one that outlived a stopped run. Wait "
-                "for it, or stop it (what it finished is kept), and start again."
+                f"{path} is held by {owner(path)}: another process is doing this work, perhaps one that outlived a "
+                "stopped run. Wait for it, or stop it (what it finished is kept), and start again."
             ) from None
+        file.truncate(0)
+        file.write(_this_process().encode())
+        file.flush()
         return file
+
+
+def _this_process() -> str:
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"process {os.getpid()} of {socket.gethostname()}" + (f", Slurm job {job}" if job else "")
+
+
+def owner(path: Path) -> str:
+    """Say which process took a lock last. The process that holds it must not ask."""
+    try:
+        return path.read_text() or "a process that did not say its name"
+    except FileNotFoundError:
+        return "nobody"
+
+
+def held_in(folder: Path) -> dict[str, str]:
+    """Give the locks of a folder that are held, and by whom."""
+    return {path.stem: owner(path) for path in sorted(folder.glob("*.lock")) if holder(path) is not None}
 
 
 @contextmanager

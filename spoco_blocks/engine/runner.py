@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from spoco_blocks.engine.batches import Numbers, run_batches
+from spoco_blocks.engine.deadline import Closing
 from spoco_blocks.engine.executors import Execution, open_pool
 from spoco_blocks.engine.ledger import Ledger
 from spoco_blocks.engine.progress import RunProgress
 from spoco_blocks.engine.tasks import BlockTask, Failure, Part, Work
-from spoco_blocks.errors import BlockError, GridError, ResourceError
+from spoco_blocks.errors import BlockError, GridError, HandOverError, ResourceError
 from spoco_blocks.grid import BlockGrid, Triple, triple
 from spoco_blocks.settings.jobs import digest
 
@@ -94,6 +95,8 @@ def run(task: BlockTask, blocks: Blocks, execution: Execution) -> Summary:
         Before any work, when one block is projected to need more memory than is given.
     BlockError
         After the other blocks are finished, when some failed; their work is kept.
+    HandOverError
+        When the deadline came before all blocks were begun; those that were are finished.
     LedgerError
         When another process runs this shard.
     """
@@ -104,24 +107,32 @@ def run(task: BlockTask, blocks: Blocks, execution: Execution) -> Summary:
         execution, memory_mb = _fit_memory(work, len(todo), execution)
         if len(mine) > len(todo):
             log.info("%d of %d blocks were done before", len(mine) - len(todo), len(mine))
-        failed = {}
+        failed: dict[int, list[Failure]] = {}
+        done = 0
         if len(todo):
             facts = {"todo": len(todo), "blocks": len(mine), "shard": blocks.shard, "shards": blocks.shards}
             ledger.begin(facts | {"executor": execution.executor, "workers": execution.workers})
-            failed = _run_all(work, todo, ledger, execution)
+            done, failed = _run_all(work, todo, ledger, execution)
+    left = len(todo) - done - len(failed)
+    if left:
+        raise HandOverError(_describe_left(left, len(mine), done, len(failed)), advanced=done > 0)
     if failed:
         raise BlockError(_describe(failed, blocks.grid, len(todo)))
     return Summary(len(todo), len(mine) - len(todo), memory_mb, round(ledger.work_s, 3))
 
 
-def _run_all(work: Work, todo: Numbers, ledger: Ledger, execution: Execution) -> dict[int, list[Failure]]:
-    """Run blocks, and those that failed again after all others; gives the attempts at those that are not done."""
+def _run_all(work: Work, todo: Numbers, ledger: Ledger, execution: Execution) -> tuple[int, dict[int, list[Failure]]]:
+    """Run blocks, and those that failed again after all others, until all are done or the deadline is near.
+
+    Gives how many are done now, and the attempts at those that failed.
+    """
     failed: dict[int, list[Failure]] = {}
     done = 0
     with open_pool(execution, work, len(todo)) as pool, RunProgress(len(todo)) as progress:
+        closing = Closing(execution.deadline, waves=1 if pool.slots == 1 else 2)
         blocks: Numbers = todo
         for attempt in range(1 + execution.retries):
-            for index, result, seconds in run_batches(pool, blocks, ledger.started):
+            for index, result, seconds in run_batches(pool, blocks, ledger.started, closing):
                 if isinstance(result, Failure):
                     _note_failure(index, result, work.grid, attempt, first=not failed)
                     failed.setdefault(index, []).append(result)
@@ -132,9 +143,9 @@ def _run_all(work: Work, todo: Numbers, ledger: Ledger, execution: Execution) ->
                     done += 1
                 progress.update(done, len(failed))
             blocks = sorted(index for index, failures in failed.items() if failures[-1].again)
-            if not blocks:
+            if not blocks or closing():
                 break
-    return failed
+    return done, failed
 
 
 def _note_failure(index: int, failure: Failure, grid: BlockGrid, attempt: int, *, first: bool) -> None:
@@ -188,6 +199,15 @@ def _within(execution: Execution, part: Part, room: int) -> Execution:
     gpus = min(gpus, room - least)
     workers = execution.workers if part == "gpu" else min(execution.workers, room - gpus * gpu_blocks)
     return replace(execution, gpus=gpus, gpu_blocks=gpu_blocks, workers=workers)
+
+
+def _describe_left(left: int, count: int, done: int, failed: int) -> str:
+    also = f" ({failed} failed)" if failed else ""
+    text = f"the time of this job is nearly over: {left} of {count} blocks are left, {done} were done in it{also}. "
+    again = "Start it again: it continues there."
+    if done:
+        return text + again
+    return f"{text}That is too short: give the job more time (snakemake --set-resources RULE:runtime=MINUTES)."
 
 
 def _describe(failed: dict[int, list[Failure]], grid: BlockGrid, count: int) -> str:

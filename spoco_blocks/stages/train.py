@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 VERSION = 3
 
 
-def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest | None:
+def run_train(job: TrainJob, layout: Layout, threads: int, deadline: float | None = None) -> Manifest | None:
     """Train a model, or continue where an earlier start of the same job was stopped.
 
     Gives its manifest; None in all but the first of several processes.
@@ -43,6 +43,8 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest | None:
         When training diverges, or was not started as `training.gpus` wants.
     TrainingStoppedError
         When it was told to stop.
+    HandOverError
+        When the deadline (Unix seconds) came before its end.
     """
     results = layout.model(job.model)
     sources = [Manifest.read(layout.volume(volume.volume).manifest) for volume in job.volumes]
@@ -67,6 +69,7 @@ def run_train(job: TrainJob, layout: Layout, threads: int) -> Manifest | None:
             make_validation(training, opened, smallest) if group.rank == 0 else None,
             results,
             watch.identity,
+            deadline,
         )
         if state is not None:
             run.restore(state)

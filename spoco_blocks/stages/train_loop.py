@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from spoco_blocks.engine.deadline import Closing
 from spoco_blocks.engine.layout import ModelResults
-from spoco_blocks.errors import TrainingStoppedError
+from spoco_blocks.errors import HandOverError, TrainingStoppedError
 from spoco_blocks.learn.curves import Curves, Row
 from spoco_blocks.learn.loader import Loader
 from spoco_blocks.learn.recommend import Recommendation, recommend
@@ -76,15 +77,24 @@ class TrainingRun:
         Where curves and states go.
     identity : str
         Digest of everything that decides the result: a state of another identity is not continued.
+    deadline : float or None
+        When this process will be ended, in Unix seconds: it stops in time.
     """
 
     def __init__(
-        self, training: Training, loader: Loader, validation: Validation | None, results: ModelResults, identity: str
+        self,
+        training: Training,
+        loader: Loader,
+        validation: Validation | None,
+        results: ModelResults,
+        identity: str,
+        deadline: float | None = None,
     ) -> None:
         self.training, self.loader, self.validation = training, loader, validation
         self.results, self.identity, self.settings = results, identity, training.settings
         self.every = self.settings.validate_every or spacing(self.settings.iterations)
         self.selection, self.clock = Selection(), Clock()
+        self.closing = Closing(deadline, waves=1)
         self.checks, self.collapsed, self.collapse = 0, 0, ""
         self.finished = False
         self._saved = time.monotonic()
@@ -104,6 +114,8 @@ class TrainingRun:
         ------
         TrainingStoppedError
             When told to stop; the state is saved.
+        HandOverError
+            When the deadline is near; the state is saved.
         TrainingError
             When training diverges.
         """
@@ -157,7 +169,7 @@ class TrainingRun:
             batch = next(batches)
             loaded = time.perf_counter()
             enough = self.selection.exhausted(self.settings.patience)
-            values, (told, enough) = training.step(batch, (stop.given, enough))
+            values, (told, enough) = training.step(batch, (stop.given or self.closing(), enough))
             self.clock.count(loaded - start, time.perf_counter() - start)
             if curves is not None:
                 self._note(curves, values)
@@ -167,10 +179,15 @@ class TrainingRun:
                 self._save(curves)
             if told and training.iteration < iterations:
                 training.group.wait()
-                raise TrainingStoppedError(
-                    f"training was told to stop after iteration {training.iteration} of {iterations}; its state is "
-                    f"saved in {self.results.state}. Start it again to continue."
-                )
+                raise self._stopped(stop)
+            self.closing.finished(time.perf_counter() - start)
+
+    def _stopped(self, stop: StopSignal) -> TrainingStoppedError | HandOverError:
+        done = f"after iteration {self.training.iteration} of {self.settings.iterations}"
+        saved = f"its state is saved in {self.results.state}. Start it again to continue."
+        if stop.given:
+            return TrainingStoppedError(f"training was told to stop {done}; {saved}")
+        return HandOverError(f"training stops {done}, as the time of its job is nearly over; {saved}", advanced=True)
 
     def _note(self, curves: Curves, values: Row) -> None:
         """Keep what a step gave, validate when it is time, speak now and then."""

@@ -6,6 +6,7 @@ import pytest
 from block_tasks import Empty, Note, Slow, line_of, lines
 
 from spoco_blocks.engine.batches import MAX_BATCH, run_batches
+from spoco_blocks.engine.deadline import Closing
 from spoco_blocks.engine.executors import Execution, open_pool
 from spoco_blocks.engine.tasks import Work
 
@@ -21,7 +22,7 @@ def run_and_watch(task, count, folder, execution):
 
     blocks = range(count)
     with open_pool(execution, Work(task, line_of(count, folder).grid), count) as pool:
-        for outcome in run_batches(pool, blocks, started):
+        for outcome in run_batches(pool, blocks, started, Closing(None, waves=2)):
             out.remove(outcome.block)
         slots = pool.slots
     assert not out

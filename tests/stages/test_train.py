@@ -21,7 +21,7 @@ from runs import PATCH, PLAN, loader, open_balls, training, write_balls
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout, ModelResults
 from spoco_blocks.engine.manifest import Manifest
-from spoco_blocks.errors import TrainingError
+from spoco_blocks.errors import HandOverError, TrainingError
 from spoco_blocks.learn.checkpoint import load_checkpoint, weights_digest
 from spoco_blocks.learn.resume import load_state
 from spoco_blocks.learn.validation import Validation
@@ -245,3 +245,11 @@ def test_two_processes_train_one_model(work, environment):
     assert load_checkpoint(results.checkpoint).iterations == kept
     state = torch.load(results.state, weights_only=True)
     assert load_state(results.state, state["identity"])["finished"] is False
+
+
+def test_before_its_job_ends_it_saves_its_state_and_continues_to_the_same_weights(work, whole):
+    job, results = work.job("handed"), work.layout.model("handed")
+    with pytest.raises(HandOverError, match=f"after iteration 1 of {ITERATIONS}, as the time of its job"):
+        run_train(job, work.layout, 1, deadline=time.time() + 1)
+    run_train(job, work.layout, 1)
+    assert weights(results) == weights(work.layout.model("whole"))

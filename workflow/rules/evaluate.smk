@@ -11,7 +11,7 @@ rule evaluate:
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,
-        mem_mb=4000,
+        mem_mb=more_each_time(4000),
         runtime=240,
     params:
         results=results_folder,

@@ -6,6 +6,7 @@ rule check:
         f"{RESULTS}/check.json",
     log:
         "logs/check.log",
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -30,7 +31,7 @@ rule labels:
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,
-        mem_mb=4000,
+        mem_mb=more_each_time(4000),
         runtime=60,
     params:
         results=results_folder,

@@ -12,7 +12,7 @@ rule agree:
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,
-        mem_mb=4000,
+        mem_mb=more_each_time(4000),
         runtime=240,
     params:
         results=results_folder,

@@ -8,6 +8,7 @@ rule plan:
         f"{SEGMENTATION}/plan.json",
     log:
         "logs/{segmentation}/plan.log",
+    localrule: True
     conda:
         "../../environment.yml"
     resources:
@@ -55,15 +56,16 @@ rule embed:
     resources:
         executor=EXECUTOR,
         scheduler=SCHEDULER,
-        mem_mb=8000,
-        runtime=720,
+        gpu=1,
+        mem_mb=memory_of("embed", otherwise=8000),
+        runtime=minutes_of("embed", otherwise=720),
     params:
         results=results_folder,
         job=stage_job("embed"),
         shards=SHARDS,
     shell:
         "spoco-blocks embed {params.job:q} --results {params.results} --shard {wildcards.shard} --shards {params.shards}"
-        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} --scheduler {resources.scheduler:q} 2> >(tee -a {log} >&2)"
+        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} --scheduler={resources.scheduler:q} 2> >(tee -a {log} >&2)"
 
 
 rule calibrate:
@@ -79,8 +81,9 @@ rule calibrate:
     threads: 2
     resources:
         executor=calibrating_executor,
-        mem_mb=4000,
-        runtime=240,
+        gpu=gpu_where_it_streams,
+        mem_mb=memory_of("calibrate", otherwise=4000),
+        runtime=minutes_of("calibrate", otherwise=240),
     params:
         results=results_folder,
         job=stage_job("calibrate"),
@@ -92,6 +95,7 @@ rule calibrate:
 rule cluster:
     input:
         f"{SEGMENTATION}/calibrate.json",
+        estimated,
     output:
         f"{SEGMENTATION}/cluster/shard-{{shard}}.json",
     log:
@@ -102,15 +106,16 @@ rule cluster:
     resources:
         executor=EXECUTOR,
         scheduler=SCHEDULER,
-        mem_mb=8000,
-        runtime=720,
+        gpu=gpu_where_it_streams,
+        mem_mb=memory_of("cluster", otherwise=8000),
+        runtime=minutes_of("cluster", otherwise=720),
     params:
         results=results_folder,
         job=stage_job("cluster"),
         shards=SHARDS,
     shell:
         "spoco-blocks cluster {params.job:q} --results {params.results} --shard {wildcards.shard} --shards {params.shards}"
-        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} --scheduler {resources.scheduler:q} 2>> {log}"
+        " --workers {threads} --memory-mb {resources.mem_mb} --executor {resources.executor} --scheduler={resources.scheduler:q} 2>> {log}"
 
 
 rule stitch:
@@ -123,7 +128,7 @@ rule stitch:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=8000,
+        mem_mb=more_each_time(8000),
         runtime=240,
     params:
         results=results_folder,
@@ -135,6 +140,7 @@ rule stitch:
 rule relabel:
     input:
         f"{SEGMENTATION}/stitch.json",
+        estimated,
     output:
         f"{SEGMENTATION}/relabel/shard-{{shard}}.json",
     log:
@@ -144,8 +150,8 @@ rule relabel:
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory_of("relabel", otherwise=4000),
+        runtime=minutes_of("relabel", otherwise=240),
     params:
         results=results_folder,
         job=stage_job("relabel"),
@@ -158,6 +164,7 @@ rule relabel:
 rule pyramid:
     input:
         shards_of("relabel"),
+        estimated,
     output:
         f"{SEGMENTATION}/pyramid.json",
     log:
@@ -167,8 +174,8 @@ rule pyramid:
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory_of("pyramid", otherwise=4000),
+        runtime=minutes_of("pyramid", otherwise=240),
     params:
         results=results_folder,
         job=stage_job("pyramid"),

@@ -6,14 +6,12 @@ rule train:
         f"{MODEL}/train.json",
     log:
         "logs/{model}/train.log",
-    # A run that was stopped, or killed, continues from its last state.
-    retries: 2
     conda:
         "../../environment.yml"
     threads: 8
     resources:
-        gpus=gpus_of,
-        mem_mb=8000,
+        gpu=gpus_of,
+        mem_mb=more_each_time(8000),
         runtime=720,
     params:
         results=results_folder,
