@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spoco_blocks.clustering.checks import require_positive
 from spoco_blocks.clustering.context import Context
 from spoco_blocks.kernels.blends import blend_owners
-from spoco_blocks.kernels.components import equal_components
+from spoco_blocks.kernels.components import count_voxels, equal_components
 from spoco_blocks.kernels.coreless import gradients_at, label_places
 from spoco_blocks.kernels.cores import label_cores
 from spoco_blocks.kernels.gradient import core_mask, gradient_magnitudes
@@ -69,6 +69,34 @@ class Modes:
         self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], context: Context | None = None
     ) -> NDArray[np.uint32]:
         """Label the fragments of one array; see `Method`."""
+        return self.find(embeddings, foreground, context)[0]
+
+    def find(
+        self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], context: Context | None = None
+    ) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+        """Label the fragments of one array, and say which of them have no core.
+
+        Parameters
+        ----------
+        embeddings : ndarray of float16 or float32, shape (c, z, y, x)
+            Embeddings with coordinates added. Not changed.
+        foreground : ndarray of bool, shape (z, y, x)
+            Where objects are.
+        context : Context, optional
+            What was decided once per volume.
+
+        Returns
+        -------
+        labels : ndarray of uint32, shape (z, y, x)
+            0, or 1 to k without gaps.
+        coreless : ndarray of bool, shape (k + 1,)
+            The fragments in which the embedding nowhere changes as little as in the cores of the volume: thin objects,
+            mostly. Their borders are less sure.
+
+        Notes
+        -----
+        O(n c) time; two passes over the embeddings where modes are given. Memory beside them: about 25 bytes per voxel.
+        """
         context = context or Context()
         threshold, modes = context.gradient_threshold, context.modes
         if threshold is None:
@@ -84,15 +112,17 @@ class Modes:
         if self.blend_voxels:
             growth.rename(blend_owners(growth.labels, embeddings, foreground, growth.means, self.blend_voxels))
         growth.refine(self.refinement_sweeps)
-        labels = _numbered(growth.labels, len(growth.means))
+        labels, origin = _numbered(growth.labels, len(growth.means))
+        coreless = origin >= len(sizes)
         left, _ = growth.unreached
         if not len(left):
-            return labels
+            return labels, coreless
         # What no core reaches and has none: fragments of their own rather than holes in the foreground.
         alone = np.zeros(labels.shape, np.int32)
         alone.reshape(-1)[left] = 1
-        rest, _ = equal_components(alone, max(1, self.min_core_voxels))
-        return np.where(rest > 0, rest + labels.max(initial=0), labels)
+        rest, voxels = equal_components(alone, max(1, self.min_core_voxels))
+        labels = np.where(rest > 0, rest + np.uint32(len(origin) - 1), labels)
+        return labels, np.concatenate([coreless, np.ones(len(voxels) - 1, np.bool_)])
 
     def _add_coreless(self, growth: Growth, embeddings: NDArray[Any], seed: int) -> None:
         """Find objects whose whole width changes quickly: their least changing voxels are cores for them."""
@@ -101,7 +131,7 @@ class Modes:
             return
         gradients = gradients_at(embeddings, places)
         core = np.flatnonzero(gradients < self.gradient_threshold(gradients))
-        drawn = np.random.default_rng(seed).permutation(core)[: self.samples_per_region]
+        drawn = np.random.default_rng(seed).permutation(core)[: self.samples_per_region // 4]
         least = max(4, self.min_core_voxels * len(drawn) // max(1, len(core)))
         modes, _ = seek_modes(vectors[drawn], self.bandwidth, least, self.merge_radius)
         if not len(modes):
@@ -179,12 +209,11 @@ class Modes:
         return seek_modes(samples, self.bandwidth, max(4, int(self.min_mode_voxels * share)), self.merge_radius)
 
 
-def _numbered(labels: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
-    """Close the gaps in labels below a count."""
-    present = np.zeros(count, np.bool_)
-    present[labels] = True
-    present[0] = False
-    return apply_lookup(labels, np.where(present, np.cumsum(present), 0).astype(np.uint32))
+def _numbered(labels: NDArray[np.uint32], count: int) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
+    """Close the gaps in labels below a count, and give what each new label was before."""
+    present = count_voxels(labels, count) > 0
+    present[0] = True
+    return apply_lookup(labels, (np.cumsum(present) - 1).astype(np.uint32)), np.flatnonzero(present)
 
 
 def draw(embeddings: NDArray[Any], places: NDArray[np.intp], count: int, seed: int) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from spoco_blocks.kernels.components import count_voxels
 from spoco_blocks.kernels.half import JIT_EXACT, as_channels, widen
 from spoco_blocks.kernels.regions import contacts
 
@@ -55,8 +56,7 @@ def blend_owners(
     pairs, faces = contacts(labels)
     if not len(pairs):
         return owners
-    voxels = np.zeros(count + 1, np.int64)
-    _count_voxels(labels, voxels)
+    voxels = count_voxels(labels, count + 1)
     small, large, shared = _by_size(pairs.astype(np.int64), faces, voxels)
     flat = voxels[small] <= thickness * shared
     wanted = np.zeros(count + 1, np.bool_)
@@ -101,15 +101,6 @@ def _on_a_line(mean: NDArray[Any], start: NDArray[Any], ends: NDArray[Any]) -> b
     place = along @ (mean - start) / lengths
     beside = (mean - start) - place[:, None] * along
     return bool((((beside**2).sum(1) < BESIDE**2 * lengths) & (place > 0) & (place < 1)).any())
-
-
-@njit(**JIT_EXACT)
-def _count_voxels(labels: NDArray[np.uint32], voxels: NDArray[np.int64]) -> None:
-    nz, ny, nx = labels.shape
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                voxels[labels[z, y, x]] += 1
 
 
 @njit(**JIT_EXACT)

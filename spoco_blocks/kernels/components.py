@@ -41,6 +41,22 @@ def equal_components(values: NDArray[Any], min_voxels: int = 1) -> tuple[NDArray
     return labels, sizes
 
 
+def count_voxels(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
+    """Count the voxels of each label below `count`, in one pass and without a copy of the labels."""
+    voxels = np.zeros(count, np.int64)
+    _count(labels, voxels)
+    return voxels
+
+
+@njit(**JIT_EXACT)
+def _count(labels: NDArray[np.uint32], voxels: NDArray[np.int64]) -> None:
+    nz, ny, nx = labels.shape
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                voxels[labels[z, y, x]] += 1
+
+
 @njit(**JIT_EXACT)
 def _link(values: NDArray[Any], forest: NDArray[Any]) -> None:
     nz, ny, nx = values.shape

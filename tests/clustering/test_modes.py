@@ -8,6 +8,7 @@ from oracles import adjusted_rand_index
 from pydantic import TypeAdapter, ValidationError
 
 from bench.phantoms import make
+from bench.shapes import KINDS, shapes
 from spoco_blocks.clustering import Context, Modes, segment
 from spoco_blocks.errors import SettingsError
 
@@ -66,3 +67,37 @@ def test_settings_are_read_strictly_by_the_configuration():
     with pytest.raises(ValidationError, match="more than 0"):
         adapter.validate_python({"bandwidth": -1})
     assert "mean-shift" in adapter.json_schema()["properties"]["bandwidth"]["description"]
+
+
+def best_overlaps(truth, labels):
+    """The best IoU of each object with any segment."""
+    joint = np.zeros((int(truth.max()) + 1, int(labels.max()) + 1))
+    np.add.at(joint, (truth.ravel(), labels.ravel()), 1)
+    union = joint.sum(0) + joint.sum(1)[:, None] - joint
+    present = joint[1:].sum(1) > 0
+    return (joint[1:, 1:] / union[1:, 1:]).max(1)[present]
+
+
+@pytest.mark.parametrize(("channels", "distance"), [(16, 4.0), (8, 2.0)], ids=["apart", "close"])
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"mixed"}))
+def test_every_object_that_is_hard_to_keep_is_found(kind, channels, distance):
+    phantom = shapes(kind, channels, seed=1, distance=distance)
+    labels = segment(Modes(), phantom.embeddings, phantom.foreground)
+    assert best_overlaps(phantom.truth, labels).min() > 0.5
+    assert abs(int(labels.max()) - phantom.objects) <= 0.05 * phantom.objects
+
+
+def test_thin_objects_between_thick_ones_are_mostly_found():
+    """Their voxels change quickly throughout: by the threshold of the thick ones, none of them is core."""
+    phantom = shapes("mixed", seed=1)
+    method = Modes()
+    labels, coreless = method.find(phantom.embeddings, phantom.foreground)
+    assert len(coreless) == labels.max() + 1
+    assert coreless.sum() >= 10
+    thick = phantom.truth[16::31, 16::31, 16::31]
+    assert not coreless[np.unique(labels[16::31, 16::31, 16::31][thick > 0])].all()
+    overlaps = best_overlaps(phantom.truth, segment(method, phantom.embeddings, phantom.foreground))
+    without = replace(method, blend_voxels=method.growth_rounds)
+    before = best_overlaps(phantom.truth, segment(without, phantom.embeddings, phantom.foreground))
+    assert (overlaps > 0.5).mean() > 0.75
+    assert (overlaps > 0.5).sum() > (before > 0.5).sum()
