@@ -15,7 +15,7 @@ LEAST_MINUTES, MOST_MINUTES = 30, 720
 def estimate_of(stage, input):
     """What stage `estimate` says of a stage; nothing for segmentations that are not the user's."""
     for path in map(str, input):
-        if path.endswith("/estimate.json"):
+        if path.endswith("estimate.json"):
             with open(path) as file:
                 stages = json.load(file)["result"]["stages"]
             return next((found for found in stages if found["stage"] == stage), None)
