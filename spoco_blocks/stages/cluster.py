@@ -29,8 +29,8 @@ from spoco_blocks.stages.output import Output
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
 
-# Labels and work arrays of a voxel: measured where all voxels are foreground.
-WORK_BYTES = 100
+# Labels and work arrays of a voxel, with affinities and without: measured where all voxels are foreground.
+MUTEX_BYTES, OTHER_BYTES = 100, 170
 VERSION = 3
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
 BEYOND = ("z2", "y2", "x2")
@@ -80,7 +80,7 @@ class ClusterBlock:
         """Getting the output, or clustering it: as it is stored, in float32, labels and work arrays."""
         output, voxels = self.source.output, block.outer.size
         stored = voxels * (2 * output.channels + 1 + output.offsets)
-        work = voxels * (4 * output.channels + WORK_BYTES)
+        work = voxels * (4 * output.channels + (MUTEX_BYTES if output.offsets else OTHER_BYTES))
         return max(output.memory_bytes(block.outer), stored + work)
 
 
