@@ -22,7 +22,7 @@ def peer_of(name, affinities, offsets, attractive, mask):
         return lambda: mutex_watershed(strengths, offsets.tolist(), attractive, mask=within)
     import mwatershed
 
-    # Equal strengths in the order of offsets, then voxels, as the others take them: it has no order of its own.
+    # Equal strengths in the order of offsets, then voxels, as the others take them; without, its result differs.
     signed = strengths.astype(np.float64)
     signed -= np.arange(signed.size).reshape(signed.shape) / (512.0 * signed.size)
     signed[attractive:] *= -1

@@ -51,7 +51,7 @@ class Mutex:
         if context is None or context.affinities is None:
             raise ValueError(
                 "clustering kind 'mutex' needs affinities, which this model does not predict; train it with "
-                "network.affinities: true, or choose kind 'modes'."
+                "network.affinities: true, or choose kind 'embedding_mutex' or 'modes'."
             )
         affinities = context.affinities
         labels = mutex_watershed(affinities.values, affinities.offsets, affinities.neighbours, foreground)
