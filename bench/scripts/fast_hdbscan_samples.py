@@ -1,4 +1,4 @@
-"""Cluster samples with fast_hdbscan: prints processor seconds (median of three after a first run), writes labels beside them."""
+"""Cluster samples with fast_hdbscan: prints processor seconds (median of three runs), writes labels beside them."""
 
 import json
 import statistics
