@@ -101,3 +101,23 @@ def test_thin_objects_between_thick_ones_are_mostly_found():
     before = best_overlaps(phantom.truth, segment(without, phantom.embeddings, phantom.foreground))
     assert (overlaps > 0.5).mean() > 0.75
     assert (overlaps > 0.5).sum() > (before > 0.5).sum()
+
+
+def test_channels_may_come_last_in_memory(crowded):
+    phantom, _ = crowded
+    last = np.moveaxis(np.ascontiguousarray(np.moveaxis(phantom.embeddings, 0, -1)), -1, 0)
+    np.testing.assert_array_equal(Modes()(last, phantom.foreground), Modes()(phantom.embeddings, phantom.foreground))
+
+
+def test_int8_is_clustered_in_its_own_unit(crowded):
+    phantom, least = crowded
+    unit = np.abs(phantom.embeddings).max() / 127
+    steps = np.round(phantom.embeddings.astype(np.float32) / unit).astype(np.int8)
+    labels = segment(
+        Modes(bandwidth=1 / unit, merge_radius=1 / unit),
+        steps,
+        phantom.foreground,
+        merge_distance=1 / unit,
+        small_distance=3 / unit,
+    )
+    assert adjusted_rand_index(phantom.truth, labels, phantom.foreground) > least - 0.01
