@@ -39,7 +39,8 @@ class Cluster:
     cgroup: bool
 
     def __call__(self, *command: str) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        environment = self.environment | {"SLURM_TIME_FORMAT": "%s"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
