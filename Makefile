@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONNOUSERSITE := 1
 
-.PHONY: setup demo check format test bench clean
+.PHONY: setup demo check format test test-slurm bench clean
 .DEFAULT_GOAL := demo
 
 setup: .venv/.ready
@@ -38,6 +38,11 @@ format: setup
 
 test: check
 	python -m pytest
+	python -m pytest -m slurm tests/slurm/test_happy_path.py -k cgroup
+
+# Installs Slurm where it is missing: as root, on Debian or Ubuntu. Prints a table: event, blocks redone, result.
+test-slurm: setup
+	python -m pytest -m slurm tests/slurm -s
 
 bench: setup
 	python -m bench clustering

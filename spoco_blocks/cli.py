@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from spoco_blocks import __version__, arguments
+from spoco_blocks.engine.attempts import attempt_log
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
@@ -267,7 +268,8 @@ def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespac
         return
     job = json.loads(args.job)
     name = job.get("segmentation") or job.get("model") or job.get("volume") or "job"
-    with held(Layout(args.results).lock(f"{stage.__name__}-{args.shard}", name)):
+    layout, what = Layout(args.results), f"{stage.__name__}-{args.shard}"
+    with held(layout.lock(what, name)), attempt_log(layout.attempts(what, name)):
         stage(args)
 
 

@@ -34,7 +34,8 @@ def test_conda_environment_has_the_locked_packages():
     (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
     found = pins(pip)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["fast"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["fast"] + extras["slurm"]
     names = {normal(re.split(r"[\[>=<]", requirement)[0]) for requirement in wanted}
     assert set(found) == names
     assert found == {name: lock[name] for name in names}

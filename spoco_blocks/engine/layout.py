@@ -235,6 +235,10 @@ class Layout:
         """Lock of a stage."""
         return self.locks / f"{stage}-{name}.lock"
 
+    def attempts(self, stage: str, name: str) -> Path:
+        """Log of all attempts at a stage."""
+        return self.root / "logs" / f"{stage}-{name}.log"
+
     def volume(self, name: str) -> VolumeResults:
         """Results of a volume."""
         return VolumeResults(self.root / "volumes" / name)

@@ -58,12 +58,13 @@ def acquire(path: Path, patience_s: float = PATIENCE_S) -> BinaryIO:
                 "stopped run. Wait for it, or stop it (what it finished is kept), and start again."
             ) from None
         file.truncate(0)
-        file.write(_this_process().encode())
+        file.write(this_process().encode())
         file.flush()
         return file
 
 
-def _this_process() -> str:
+def this_process() -> str:
+    """Name this process, its machine and its Slurm job."""
     job = os.environ.get("SLURM_JOB_ID")
     return f"process {os.getpid()} of {socket.gethostname()}" + (f", Slurm job {job}" if job else "")
 
