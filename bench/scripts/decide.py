@@ -1,4 +1,4 @@
-"""``decide.py generate|decide FOLDER FRAGMENTS``: a stitching decision on tables on disk; prints one line of JSON.
+"""``decide.py generate|decide FOLDER FRAGMENTS [BATCH]``: a stitching decision on tables on disk; prints JSON.
 
 Fragments lie in blocks on a lattice, 100 in each. A fragment touches two others in its block, of other objects, and one
 in the following block along z, y or x; an object reaches over up to three blocks. Three in a hundred fragments are
@@ -19,6 +19,7 @@ from numba import njit
 
 from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.stitch.decision import decide, number_segments
+from spoco_blocks.stages.stitch.islands import BATCH
 from spoco_blocks.stages.stitch.tables import Column, Edges, Fragments
 
 CHANNELS = 8
@@ -92,7 +93,7 @@ def load(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.memmap(folder / name, kind, "r").reshape(-1, *width) for name, (kind, width) in KINDS.items()}
 
 
-def decide_all(folder: Path, work: Path) -> dict[str, float | str]:
+def decide_all(folder: Path, work: Path, batch: int) -> dict[str, float | str]:
     """Decide, and compare with the objects that fragments were made of."""
     columns = load(folder)
     fragments = Fragments(np.zeros(0, np.int64), columns["weights"], columns["sums"], columns["voxels"])
@@ -101,7 +102,7 @@ def decide_all(folder: Path, work: Path) -> dict[str, float | str]:
     watcher = threading.Thread(target=watch, args=(held, stop))
     watcher.start()
     start = time.perf_counter()
-    roots = decide(fragments, edges, StitchingSettings(), final=False, folder=work)
+    roots = decide(fragments, edges, StitchingSettings(), final=False, folder=work, batch=batch)
     ids = number_segments(roots, fragments.voxels, 0)
     seconds = time.perf_counter() - start
     stop.set()
@@ -139,6 +140,7 @@ def watch(held: list[int], stop: threading.Event) -> None:
 
 if __name__ == "__main__":
     what, where, count = sys.argv[1], Path(sys.argv[2]), int(float(sys.argv[3]))
+    limit = int(sys.argv[4]) if len(sys.argv) > 4 else BATCH
     extent = round((count / IN_BLOCK) ** (1 / 3))
-    found = generate(where, extent) if what == "generate" else decide_all(where, where / "work")
+    found = generate(where, extent) if what == "generate" else decide_all(where, where / "work", limit)
     print(json.dumps(found))

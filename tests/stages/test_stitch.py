@@ -51,6 +51,12 @@ def stitched(folder, truth, block_shape, halo, *, planar=False):
     return grid, Records(folder, "i", len(grid)), written, colours
 
 
+def tables(records, grid, load, folder=None):
+    """Fragments and edges, in memory or in files."""
+    fragments = load_fragments(records, folder)
+    return fragments, load(records, grid, fragments.offsets, planar=False, folder=folder)
+
+
 def everywhere(grid, written, lookup, offsets):
     """Look the fragments of all blocks up."""
     found = np.zeros(SHAPE, np.int64)
@@ -64,7 +70,7 @@ def everywhere(grid, written, lookup, offsets):
 @pytest.mark.parametrize("block_shape", [(12, 14, 16), (4, 5, 6), (6, 14, 3)])
 def test_pieces_of_a_component_find_together(tmp_path, truth, block_shape, halo):
     grid, records, written, _ = stitched(tmp_path, truth, block_shape, halo)
-    fragments, edges = load_fragments(records), load_edges(records, grid, planar=False)
+    fragments, edges = tables(records, grid, load_edges)
     assert fragments.voxels.sum() == (truth > 0).sum()
     roots = agglomerate(
         edges.pairs, edges.contacts, np.zeros(len(edges.pairs), bool), fragments.weights, fragments.sums,
@@ -80,8 +86,8 @@ def test_pieces_of_a_component_find_together(tmp_path, truth, block_shape, halo)
 @pytest.mark.parametrize("load", [load_edges, load_overlaps])
 def test_tables_in_files_and_small_batches_change_nothing(tmp_path, truth, load):
     grid, records, _, _ = stitched(tmp_path / "records", truth, (4, 5, 6), (2, 2, 2))
-    fragments, edges = load_fragments(records), load(records, grid, planar=False)
-    mapped = load_fragments(records, tmp_path), load(records, grid, planar=False, folder=tmp_path)
+    fragments, edges = tables(records, grid, load)
+    mapped = tables(records, grid, load, tmp_path)
     for ours, theirs in ((fragments, mapped[0]), (edges, mapped[1])):
         for name, column in vars(ours).items():
             np.testing.assert_array_equal(column, getattr(theirs, name))
@@ -103,7 +109,7 @@ def test_means_are_in_the_volumes_frame(tmp_path, truth):
 
 def test_images_are_never_stitched(tmp_path, truth):
     grid, records, _, _ = stitched(tmp_path, truth, (1, 7, 8), (0, 2, 2), planar=True)
-    pairs = load_edges(records, grid, planar=True).pairs
+    pairs = load_edges(records, grid, load_fragments(records).offsets, planar=True).pairs
     image = np.searchsorted(load_fragments(records).offsets, np.arange(1, 1 + pairs.max())) - 1
     layer = image // (len(grid) // SHAPE[0])
     assert len(pairs)
@@ -112,7 +118,7 @@ def test_images_are_never_stitched(tmp_path, truth):
 
 def test_what_a_block_saw_apart_is_distinct(tmp_path, truth):
     grid, records, _, _ = stitched(tmp_path, truth, (6, 14, 16), (0, 0, 0))
-    fragments, edges = load_fragments(records), load_edges(records, grid, planar=False)
+    fragments, edges = tables(records, grid, load_edges)
     distinct = distinct_pairs(fragments, edges, 2.0)
     assert not distinct[~edges.same_block].any()
     assert (distinct_pairs(fragments, edges, 1e-9) == edges.same_block).all()
@@ -121,7 +127,7 @@ def test_what_a_block_saw_apart_is_distinct(tmp_path, truth):
 @pytest.mark.parametrize("block_shape", [(4, 5, 6), (6, 14, 3)])
 def test_final_objects_find_together_by_what_two_blocks_see(tmp_path, truth, block_shape):
     grid, records, written, _ = stitched(tmp_path, truth, block_shape, (2, 2, 2))
-    fragments, edges = load_fragments(records), load_overlaps(records, grid, planar=False)
+    fragments, edges = tables(records, grid, load_overlaps)
     lookup = number_segments(join_overlapping(edges, len(fragments.voxels), 0.5), fragments.voxels, 0)
     assert adjusted_rand_index(truth, everywhere(grid, written, lookup, fragments.offsets)) == 1.0
 

@@ -81,7 +81,8 @@ def restitch(layout: Layout, segmentation: str, sweep: Sweep, execution: Executi
         )
     compared = compare_fragments(clustered, execution) if sweep.score else None
     fragments, edges = clustered.load()
-    planes = load_planes(clustered.records, clustered.plan.cluster_grid, planar=clustered.plan.planar)
+    plan = clustered.plan
+    planes = load_planes(clustered.records, plan.cluster_grid, fragments.offsets, planar=plan.planar)
     rows: list[dict[str, float | None]] = []
     for threshold, settings in choices:
         roots = decide(fragments, edges, settings, final=clustered.final, folder=clustered.tables)

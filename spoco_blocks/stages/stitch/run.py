@@ -69,8 +69,9 @@ class Clustered:
     def load(self) -> tuple[Fragments, Edges]:
         """Join the tables of all blocks, in files."""
         load = load_overlaps if self.final else load_edges
-        edges = load(self.records, self.plan.cluster_grid, planar=self.plan.planar, folder=self.tables)
-        return load_fragments(self.records, self.tables), edges
+        fragments, plan = load_fragments(self.records, self.tables), self.plan
+        edges = load(self.records, plan.cluster_grid, fragments.offsets, planar=plan.planar, folder=self.tables)
+        return fragments, edges
 
 
 def run_stitch(job: StitchJob, layout: Layout) -> Manifest:
@@ -86,7 +87,7 @@ def write_decision(job: StitchJob, clustered: Clustered, fragments: Fragments, e
     results, plan, inputs = clustered.results, clustered.plan, {"cluster": clustered.digest}
     watch = Stopwatch("stitch", digest("stitch", VERSION, job.model_dump(mode="json"), inputs), inputs)
     settings: StitchingSettings = job.stitching
-    planes = load_planes(clustered.records, plan.cluster_grid, planar=plan.planar)
+    planes = load_planes(clustered.records, plan.cluster_grid, fragments.offsets, planar=plan.planar)
     roots = decide(fragments, edges, settings, final=clustered.final, folder=clustered.tables)
     lookup = number_segments(roots, fragments.voxels, settings.min_voxels)
     np.save(results.lookup, lookup)

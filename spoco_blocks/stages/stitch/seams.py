@@ -16,7 +16,7 @@ from spoco_blocks.engine.ledger import Records
 from spoco_blocks.grid import BlockGrid
 from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.stages.cluster import INSIDE
-from spoco_blocks.stages.stitch.tables import AXES, following, fragment_offsets, reader
+from spoco_blocks.stages.stitch.tables import AXES, following, reader
 
 NAMED = 10
 
@@ -61,9 +61,9 @@ class SeamCounts:
     facing: NDArray[np.int64]
 
 
-def load_planes(records: Records, grid: BlockGrid, *, planar: bool) -> Planes:
+def load_planes(records: Records, grid: BlockGrid, offsets: NDArray[np.int64], *, planar: bool) -> Planes:
     """Join what blocks recorded of their faces and of the planes inside."""
-    offsets, read = fragment_offsets(records), reader(records, grid)
+    read = reader(records, grid)
     where: list[tuple[int, int, bool]] = []
     tables = [(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.int64))]
 

@@ -53,12 +53,6 @@ class Edges:
     same_block: NDArray[np.bool_]
 
 
-def fragment_offsets(records: Records) -> NDArray[np.int64]:
-    """Count the fragments before each block: ids follow from block and local number, whatever ran when."""
-    counts = [len(record["voxels"]) for record in records]
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
 class Column:
     """A column that grows block by block: in memory, or in a file that is then mapped.
 
@@ -125,18 +119,29 @@ def load_fragments(records: Records, folder: Path | None = None) -> Fragments:
     return Fragments(np.cumsum(counts), *(column.array() for column in columns.values()))
 
 
-def load_edges(records: Records, grid: BlockGrid, *, planar: bool, folder: Path | None = None) -> Edges:
+def load_edges(
+    records: Records, grid: BlockGrid, offsets: NDArray[np.int64], *, planar: bool, folder: Path | None = None
+) -> Edges:
     """Join the contacts within blocks and across their faces; images of a planar volume have none."""
-    return _load(records, grid, planar, _facing, folder)
+    return _load(records, grid, offsets, planar, _facing, folder)
 
 
-def load_overlaps(records: Records, grid: BlockGrid, *, planar: bool, folder: Path | None = None) -> Edges:
+def load_overlaps(
+    records: Records, grid: BlockGrid, offsets: NDArray[np.int64], *, planar: bool, folder: Path | None = None
+) -> Edges:
     """Join the contacts within blocks and, across faces, what two blocks make of the same voxels (in 1/1000)."""
-    return _load(records, grid, planar, _overlapping, folder)
+    return _load(records, grid, offsets, planar, _overlapping, folder)
 
 
-def _load(records: Records, grid: BlockGrid, planar: bool, compare: Compare, folder: Path | None) -> Edges:
-    offsets, read = fragment_offsets(records), reader(records, grid)
+def _load(
+    records: Records,
+    grid: BlockGrid,
+    offsets: NDArray[np.int64],
+    planar: bool,
+    compare: Compare,
+    folder: Path | None,
+) -> Edges:
+    read = reader(records, grid)
     kinds = {"pairs": (np.int64, (2,)), "contacts": (np.int64, ()), "same_block": (np.bool_, ())}
     columns = [Column(None if folder is None else folder / name, *kind) for name, kind in kinds.items()]
 
