@@ -85,6 +85,8 @@ def ball_configuration(folder: Path, *, shards=2, iterations=30, **segmentation)
             "balls": {
                 "volume": "balls",
                 "model": "balls",
+                # So small a network takes a sheet of background at the volume's faces for 0.2 foreground.
+                "foreground_threshold": 0.5,
                 "blocks": {"shape_voxels": [20, 24, 32], "halo_voxels": 8},
                 "stitching": {"min_voxels": 50},
                 **segmentation,
