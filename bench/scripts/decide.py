@@ -61,7 +61,7 @@ def layer(first: int, last: int, side: int):  # type: ignore[no-untyped-def]
         weights[i] = 5 + random(node, 2) * (50 if sliver else 5000) + (0 if sliver else 100)
         for c in range(CHANNELS):
             noise = random(node, 10 + c) + random(node, 30 + c) + random(node, 50 + c) - 1.5
-            mean = 8 * random(objects[i], 100 + c) + noise * (0.6 if sliver else 0.12)
+            mean = 16 * random(objects[i], 100 + c) + noise * (0.6 if sliver else 0.12)
             sums[i, c] = mean * weights[i]
         for other in (local + 1, local + 7):
             if other < IN_BLOCK:

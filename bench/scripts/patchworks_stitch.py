@@ -20,13 +20,15 @@ folder, mode = Path(sys.argv[1]), sys.argv[2]
 facts = json.loads((folder / "facts.json").read_text())
 numbers = np.arange(np.prod(facts["shape"]), dtype=np.int64).reshape(facts["shape"])
 image = da.from_array(numbers, chunks=tuple(facts["block_shape"]))
-labels = {first: np.load(folder / f"outer-{index}.npy") for index, first in enumerate(facts["first_voxels"])}
+blocks = [np.load(folder / f"outer-{index}.npy") for index in range(len(facts["first_voxels"]))]
+# Where the halo is as wide as a block, two blocks begin at the same voxel.
+labels = {(first, block.shape): block for first, block in zip(facts["first_voxels"], blocks, strict=True)}
 
 
 def look_up(tile: np.ndarray) -> np.ndarray:
     """Give the labels of a tile; of anything else than a block nothing."""
-    found = labels.get(int(tile.reshape(-1)[0]))
-    return np.zeros(tile.shape, np.int32) if found is None or found.shape != tile.shape else found.astype(np.int32)
+    found = labels.get((int(tile.reshape(-1)[0]), tile.shape))
+    return np.zeros(tile.shape, np.int32) if found is None else found.astype(np.int32)
 
 
 seconds = []

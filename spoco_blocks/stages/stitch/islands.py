@@ -16,6 +16,7 @@ that was killed goes on from there.
 from __future__ import annotations
 
 import logging
+import mmap
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 CHUNK = 2**21
 # Fragments decided together, about 1 kB each with their edges.
 BATCH = 2_000_000
+
+# Parts after which mapped pages are let go.
+LET_GO = 8
 
 Merged = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
@@ -63,8 +67,26 @@ class Graph:
     sums: NDArray[np.float64]
 
     def chunks(self) -> Iterator[slice]:
-        """Cut the edges into parts that fit in memory."""
-        return (slice(start, start + CHUNK) for start in range(0, len(self.pairs), CHUNK))
+        """Cut the edges into parts that fit in memory; what was mapped for the parts before is let go now and then."""
+        for number, start in enumerate(range(0, len(self.pairs), CHUNK)):
+            if number % LET_GO == 0:
+                let_go(self.pairs, self.contacts, self.apart, self.weights, self.sums)
+            yield slice(start, start + CHUNK)
+
+
+def let_go(*arrays: NDArray[Any]) -> None:
+    """Take the pages of mapped files out of this process; they are read again when they are needed.
+
+    Notes
+    -----
+    The system would do so itself, but only when memory is short, and a batch system may count them before that.
+    """
+    for array in arrays:
+        base: Any = array
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = getattr(base, "base", None)
+        if base is not None:
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 def decide_islands(
@@ -131,6 +153,7 @@ def _link(graph: Graph, folder: Path, bound: float, small: int | None, batch: in
     )
     limit = int(np.iinfo(np.int64).max) if small is None else small
     for number in range(n):
+        let_go(*merged)
         touched, united = np.zeros(n, bool), 0
         for part in graph.chunks():
             pairs = np.asarray(graph.pairs[part])
