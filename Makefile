@@ -1,4 +1,4 @@
-# make demo: everything from nothing to a segmentation.   make test: everything that must hold.
+# make demo: everything from nothing to a segmentation.   make test: everything that must hold but on a cluster.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -38,7 +38,6 @@ format: setup
 
 test: check
 	python -m pytest
-	python -m pytest -m slurm tests/slurm/test_happy_path.py -k cgroup
 
 # Installs Slurm where it is missing: as root, on Debian or Ubuntu. Prints a table: event, blocks redone, result.
 test-slurm: setup

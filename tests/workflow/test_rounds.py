@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+
 from phantoms import ball_configuration, write_configuration
 
 from spoco_blocks.engine.manifest import Manifest
 
+ROOT = Path(__file__).parents[2]
 TRAINED = "results/models/balls/train.json"
 SEGMENTED = ("plan", "embed", "calibrate", "cluster", "stitch", "relabel")
 
