@@ -38,7 +38,7 @@ format: setup
 
 test: check
 	python -m pytest
-	python -m pytest -m slurm tests/slurm/test_happy_path.py -k cgroup
+	python -m pytest -m slurm tests/slurm/test_happy_path.py -k linuxproc
 
 # Installs Slurm where it is missing: as root, on Debian or Ubuntu. Prints a table: event, blocks redone, result.
 test-slurm: setup
