@@ -27,14 +27,14 @@ def nothing_left(cluster):
 def check(record_property, request, expected):
     """Check blocks and arrays, and note a line of the table."""
 
-    def of(run, shards=2, **how):
+    def of(run, shards=2, count=BLOCKS, **how):
         redone = [run.redone("embed", shard) for shard in range(shards)]
-        same = run.digests() == expected(*UNTIL, **(LARGE | how))
+        same = run.digests() == expected(*UNTIL, **(LARGE | how), shards=shards)
         record_property("blocks_redone", redone)
         print(f"| {request.node.name} | {redone} | {'identical' if same else 'DIFFERENT'} |")
         assert same
         assert max(redone) <= 1
-        assert sum(run.done("embed", shard) for shard in range(shards)) == how.get("count", BLOCKS)
+        assert sum(run.done("embed", shard) for shard in range(shards)) == count
 
     return of
 
@@ -77,7 +77,7 @@ def test_a_job_that_needs_more_time_than_it_has_gives_itself_back(cluster, run, 
     assert ours.starts("embed") > 1
     said = (ours.folder / "results/logs/embed-0-balls.log").read_text()
     assert "HandOverError: the time of this job is nearly over" in said
-    check(ours, count=2 * BLOCKS, **{key: how[key] for key in ("times", "shards")})
+    check(ours, count=2 * BLOCKS, **how)
 
 
 def test_where_it_may_not_give_itself_back_the_next_attempt_continues(cluster, run, check):
@@ -91,7 +91,7 @@ def test_where_it_may_not_give_itself_back_the_next_attempt_continues(cluster, r
         r"HandOverError: .* blocks are left, \d+ were done in it",
         (ours.folder / "results/logs/embed-0-balls.log").read_text(),
     )
-    check(ours, count=2 * BLOCKS, **{key: how[key] for key in ("times", "shards")})
+    check(ours, count=2 * BLOCKS, **how)
 
 
 def test_out_of_memory_then_a_retry_with_more(cluster, run, check):

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from phantoms import ball_configuration, write_configuration
 
 from spoco_blocks.engine.manifest import Manifest
