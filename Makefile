@@ -38,10 +38,6 @@ format: setup
 
 test: check
 	python -m pytest
-<<<<<<< HEAD
-=======
-	python -m pytest -m slurm tests/slurm/test_happy_path.py -k linuxproc
->>>>>>> slurm
 
 # Installs Slurm where it is missing: as root, on Debian or Ubuntu. Prints a table: event, blocks redone, result.
 test-slurm: setup
