@@ -27,14 +27,18 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def first(trained, kind):
-    return trained.segment(f"restitched-{kind}", blocks=BLOCKS, clustering={"kind": kind})
+    return trained.segment(f"restitched-{kind}", foreground_threshold=0.2, blocks=BLOCKS, clustering={"kind": kind})
 
 
 def decided(trained, kind, value):
     """The same segmentation, decided with another threshold from the start."""
     stitching = {SWEPT[kind][0]: value, "min_voxels": 20}
     return trained.segment(
-        f"{kind}-{value}".replace(".", "_"), blocks=BLOCKS, clustering={"kind": kind}, stitching=stitching
+        f"{kind}-{value}".replace(".", "_"),
+        foreground_threshold=0.2,
+        blocks=BLOCKS,
+        clustering={"kind": kind},
+        stitching=stitching,
     )
 
 

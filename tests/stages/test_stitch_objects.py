@@ -22,7 +22,8 @@ def whole(path):
 @pytest.fixture(scope="module")
 def measured(trained):
     return trained.segment(
-        "measured", blocks={"shape_voxels": [16, 16, 16], "halo_voxels": 2}, clustering={"kind": "modes"},
+        "measured", foreground_threshold=0.2,
+        blocks={"shape_voxels": [16, 16, 16], "halo_voxels": 2}, clustering={"kind": "modes"},
         stitching={"merge_distance": 0.3, "small_voxels": 0, "min_voxels": 5},
     )  # fmt: skip
 

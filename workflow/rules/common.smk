@@ -84,12 +84,6 @@ def shards_of(stage):
     return [f"{SEGMENTATION}/{stage}/shard-{shard}.json" for shard in range(SHARDS)]
 
 
-def estimated(wildcards):
-    """The estimate of what the user asked for; what is derived for training or a curve is of the same kind."""
-    asked = wildcards.segmentation in CONFIGURED.segmentations
-    return [ancient(f"{SEGMENTATION}/estimate.json")] if asked else []
-
-
 def streams(wildcards):
     return SETTINGS.segmentations[wildcards.segmentation].embeddings == "stream"
 

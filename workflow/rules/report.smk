@@ -3,6 +3,7 @@ rule report:
         f"{SEGMENTATION}/pyramid.json",
         f"{SEGMENTATION}/evaluate.json",
         f"{SEGMENTATION}/scores.json",
+        f"{SEGMENTATION}/estimate.json",
     output:
         f"{SEGMENTATION}/report.html",
     log:

@@ -45,7 +45,6 @@ rule estimate:
 rule embed:
     input:
         f"{SEGMENTATION}/plan.json",
-        estimated,
     output:
         f"{SEGMENTATION}/embed/shard-{{shard}}.json",
     log:
@@ -71,7 +70,6 @@ rule embed:
 rule calibrate:
     input:
         predicted,
-        estimated,
     output:
         f"{SEGMENTATION}/calibrate.json",
     log:
@@ -95,7 +93,6 @@ rule calibrate:
 rule cluster:
     input:
         f"{SEGMENTATION}/calibrate.json",
-        estimated,
     output:
         f"{SEGMENTATION}/cluster/shard-{{shard}}.json",
     log:
@@ -140,7 +137,6 @@ rule stitch:
 rule relabel:
     input:
         f"{SEGMENTATION}/stitch.json",
-        estimated,
     output:
         f"{SEGMENTATION}/relabel/shard-{{shard}}.json",
     log:
@@ -164,7 +160,6 @@ rule relabel:
 rule pyramid:
     input:
         shards_of("relabel"),
-        estimated,
     output:
         f"{SEGMENTATION}/pyramid.json",
     log:
