@@ -1,6 +1,7 @@
 # What a job may take: from the estimate of its segmentation where there is one. Profiles ask for retries, which get more.
 import json
 import math
+import os
 
 # Two Snakemakes stand around every job of a cluster.
 SNAKEMAKE_MB = 300
@@ -12,20 +13,25 @@ MEMORY_MARGIN, TIME_MARGIN = 1.25, 3
 LEAST_MINUTES, MOST_MINUTES = 30, 720
 
 
-def estimate_of(stage, input):
-    """What stage `estimate` says of a stage; nothing for segmentations that are not the user's."""
-    for path in map(str, input):
-        if path.endswith("estimate.json"):
-            with open(path) as file:
-                stages = json.load(file)["result"]["stages"]
-            return next((found for found in stages if found["stage"] == stage), None)
+def estimate_of(stage, wildcards):
+    """What stage `estimate` says of a stage, as soon as it has: it runs beside the first blocks.
+
+    It must not be an input: Snakemake does not look whether a job's parameters changed while one of its `ancient`
+    inputs is about to be made again, and an ordinary one would predict again when clustering changes.
+    """
+    path = f"{SEGMENTATION}/estimate.json".format(segmentation=wildcards.segmentation)
+    if not os.path.exists(path):
+        return None
+    with open(path) as file:
+        stages = json.load(file)["result"]["stages"]
+    return next((found for found in stages if found["stage"] == stage), None)
 
 
 def memory_of(stage, otherwise):
     """Memory in MB for a block in each thread."""
 
-    def mem_mb(wildcards, input, threads, attempt):
-        estimate = estimate_of(stage, input)
+    def mem_mb(wildcards, threads, attempt):
+        estimate = estimate_of(stage, wildcards)
         if estimate is None:
             return otherwise * attempt
         needed = estimate["memory_mb"] * threads + COORDINATOR_MB
@@ -37,8 +43,8 @@ def memory_of(stage, otherwise):
 def minutes_of(stage, otherwise):
     """Minutes for the blocks of a shard."""
 
-    def runtime(wildcards, input, threads, attempt):
-        estimate = estimate_of(stage, input)
+    def runtime(wildcards, threads, attempt):
+        estimate = estimate_of(stage, wildcards)
         if estimate is None:
             return otherwise
         needed = estimate["work_s"] / estimate["jobs"] / threads / 60 * TIME_MARGIN

@@ -22,7 +22,7 @@ rule plan:
         "spoco-blocks plan {params.job:q} --results {params.results} --content {params.content} 2>> {log}"
 
 
-# Refuses what disk or memory cannot hold before any block is run.
+# Ends the run where disk or memory cannot hold it; beside the first blocks, for the reason given in resources.smk.
 rule estimate:
     input:
         f"{SEGMENTATION}/plan.json",
