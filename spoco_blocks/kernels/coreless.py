@@ -15,14 +15,14 @@ from spoco_blocks.kernels.nearest import nearest_mode
 from spoco_blocks.kernels.union_find import find, union
 
 
-def gradients_at(embeddings: NDArray[Any], places: NDArray[np.int64]) -> NDArray[np.float32]:
+def gradients_at(embeddings: NDArray[Any], places: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
     """Give the gradient magnitudes at some voxels.
 
     Parameters
     ----------
     embeddings : ndarray of float16 or float32, shape (c, z, y, x)
         The embedding of every voxel.
-    places : ndarray of int64, shape (m,)
+    places : ndarray of int, shape (m,)
         Flat indices of the voxels.
 
     Returns
@@ -40,7 +40,7 @@ def gradients_at(embeddings: NDArray[Any], places: NDArray[np.int64]) -> NDArray
 
 
 def label_places(
-    places: NDArray[np.int64],
+    places: NDArray[np.integer[Any]],
     vectors: NDArray[np.float32],
     shape: tuple[int, ...],
     modes: NDArray[np.float32],
@@ -51,7 +51,7 @@ def label_places(
 
     Parameters
     ----------
-    places : ndarray of int64, shape (m,)
+    places : ndarray of int, shape (m,)
         Flat indices of the voxels, rising.
     vectors : ndarray of float32, shape (m, c)
         Their embeddings.
@@ -91,7 +91,7 @@ def label_places(
 
 @njit(**JIT_EXACT)
 def _gradients_at(
-    flat: NDArray[Any], shape: tuple[int, int, int], places: NDArray[np.int64], values: NDArray[np.float32]
+    flat: NDArray[Any], shape: tuple[int, int, int], places: NDArray[np.integer[Any]], values: NDArray[np.float32]
 ) -> None:
     _, ny, nx = shape
     for j in range(len(places)):
@@ -109,7 +109,7 @@ def _nearest_listed(vectors: NDArray[np.float32], table: Any, bound: np.float32,
 
 @njit(**JIT_EXACT)
 def _link_listed(
-    places: NDArray[np.int64], values: NDArray[np.int64], shape: tuple[int, int, int], parents: NDArray[np.int64]
+    places: NDArray[np.integer[Any]], values: NDArray[np.int64], shape: tuple[int, int, int], parents: NDArray[np.int64]
 ) -> None:
     _, ny, nx = shape
     for axis in range(3):
@@ -117,7 +117,7 @@ def _link_listed(
         limit = (0, ny, nx)[axis]
         i = 0
         for j in range(len(places)):
-            wanted = places[j] - step
+            wanted = np.int64(places[j]) - step
             while i < j and places[i] < wanted:
                 i += 1
             # The voxel before the first of a row or plane is none of its neighbours.
