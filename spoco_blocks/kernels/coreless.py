@@ -84,8 +84,9 @@ def label_places(
     kept = sizes >= max(1, min_voxels)
     numbers = np.where(kept, np.cumsum(kept), 0).astype(np.uint32)
     labels = np.where(parents >= 0, numbers[parents], 0).astype(np.uint32)
-    sums = np.zeros((int(kept.sum()) + 1, vectors.shape[1]))
-    np.add.at(sums, labels[labels > 0], vectors[labels > 0])
+    count = int(kept.sum()) + 1
+    sums = np.stack([np.bincount(labels, channel, count) for channel in vectors.T], axis=1)
+    sums[0] = 0
     return labels, sums / np.concatenate([[1], sizes[kept]])[:, None]
 
 
