@@ -106,6 +106,7 @@ class Modes:
         reach = max(self.bandwidth, self.merge_radius)
         labels, sizes, sums = label_cores(embeddings, foreground, threshold, modes, reach, self.min_core_voxels)
         growth = Growth(labels, embeddings, foreground, sums / np.maximum(sizes, 1)[:, None])
+        del labels
         growth.grow(min(self.blend_voxels, self.growth_rounds))
         self._add_coreless(growth, embeddings, context.seed)
         growth.grow(self.growth_rounds - min(self.blend_voxels, self.growth_rounds))

@@ -51,10 +51,16 @@ def count_voxels(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
 @njit(**JIT_EXACT)
 def _count(labels: NDArray[np.uint32], voxels: NDArray[np.int64]) -> None:
     nz, ny, nx = labels.shape
+    # By runs: counting voxel by voxel, each would wait for the one before it.
+    current, length = np.uint32(0), 0
     for z in range(nz):
         for y in range(ny):
             for x in range(nx):
-                voxels[labels[z, y, x]] += 1
+                if labels[z, y, x] != current:
+                    voxels[current] += length
+                    current, length = labels[z, y, x], 0
+                length += 1
+    voxels[current] += length
 
 
 @njit(**JIT_EXACT)

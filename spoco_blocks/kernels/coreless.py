@@ -15,14 +15,14 @@ from spoco_blocks.kernels.nearest import nearest_mode
 from spoco_blocks.kernels.union_find import find, union
 
 
-def gradients_at(embeddings: NDArray[Any], places: NDArray[np.int64]) -> NDArray[np.float32]:
+def gradients_at(embeddings: NDArray[Any], places: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
     """Give the gradient magnitudes at some voxels.
 
     Parameters
     ----------
     embeddings : ndarray of float16 or float32, shape (c, z, y, x)
         The embedding of every voxel.
-    places : ndarray of int64, shape (m,)
+    places : ndarray of int, shape (m,)
         Flat indices of the voxels.
 
     Returns
@@ -40,7 +40,7 @@ def gradients_at(embeddings: NDArray[Any], places: NDArray[np.int64]) -> NDArray
 
 
 def label_places(
-    places: NDArray[np.int64],
+    places: NDArray[np.integer[Any]],
     vectors: NDArray[np.float32],
     shape: tuple[int, ...],
     modes: NDArray[np.float32],
@@ -51,7 +51,7 @@ def label_places(
 
     Parameters
     ----------
-    places : ndarray of int64, shape (m,)
+    places : ndarray of int, shape (m,)
         Flat indices of the voxels, rising.
     vectors : ndarray of float32, shape (m, c)
         Their embeddings.
@@ -84,14 +84,15 @@ def label_places(
     kept = sizes >= max(1, min_voxels)
     numbers = np.where(kept, np.cumsum(kept), 0).astype(np.uint32)
     labels = np.where(parents >= 0, numbers[parents], 0).astype(np.uint32)
-    sums = np.zeros((int(kept.sum()) + 1, vectors.shape[1]))
-    np.add.at(sums, labels[labels > 0], vectors[labels > 0])
+    count = int(kept.sum()) + 1
+    sums = np.stack([np.bincount(labels, channel, count) for channel in vectors.T], axis=1)
+    sums[0] = 0
     return labels, sums / np.concatenate([[1], sizes[kept]])[:, None]
 
 
 @njit(**JIT_EXACT)
 def _gradients_at(
-    flat: NDArray[Any], shape: tuple[int, int, int], places: NDArray[np.int64], values: NDArray[np.float32]
+    flat: NDArray[Any], shape: tuple[int, int, int], places: NDArray[np.integer[Any]], values: NDArray[np.float32]
 ) -> None:
     _, ny, nx = shape
     for j in range(len(places)):
@@ -109,7 +110,7 @@ def _nearest_listed(vectors: NDArray[np.float32], table: Any, bound: np.float32,
 
 @njit(**JIT_EXACT)
 def _link_listed(
-    places: NDArray[np.int64], values: NDArray[np.int64], shape: tuple[int, int, int], parents: NDArray[np.int64]
+    places: NDArray[np.integer[Any]], values: NDArray[np.int64], shape: tuple[int, int, int], parents: NDArray[np.int64]
 ) -> None:
     _, ny, nx = shape
     for axis in range(3):
@@ -117,7 +118,7 @@ def _link_listed(
         limit = (0, ny, nx)[axis]
         i = 0
         for j in range(len(places)):
-            wanted = places[j] - step
+            wanted = np.int64(places[j]) - step
             while i < j and places[i] < wanted:
                 i += 1
             # The voxel before the first of a row or plane is none of its neighbours.

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from oracles import components
 
-from spoco_blocks.kernels.components import equal_components
+from spoco_blocks.kernels.components import count_voxels, equal_components
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))
 
@@ -39,3 +39,10 @@ def test_values_that_are_not_contiguous():
     np.testing.assert_array_equal(
         equal_components(values.transpose(2, 0, 1))[0], components(values.transpose(2, 0, 1), 1)
     )
+
+
+@pytest.mark.parametrize("largest", [0, 1, 5])
+def test_voxels_of_each_label_are_counted(largest):
+    labels = np.random.default_rng(0).integers(0, largest + 1, (4, 6, 7)).astype(np.uint32)
+    for array in (labels, labels[1:-1, 1:-1, 1:-1]):
+        np.testing.assert_array_equal(count_voxels(array, 7), np.bincount(array.ravel(), minlength=7))
