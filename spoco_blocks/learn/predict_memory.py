@@ -14,7 +14,7 @@ from spoco_blocks.learn.precision import TYPES
 # glibc keeps what is freed in pieces of up to 32 MiB: with this much, no projection was below what was measured.
 RETAINED_BYTES = 48 * 2**20
 # Code that oneDNN generates, and what else does not depend on the array.
-FIXED_BYTES = 16 * 2**20
+FIXED_BYTES = 10 * 2**20
 
 
 def memory_bytes(
