@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spoco_blocks.engine.lock import this_process
@@ -36,7 +36,9 @@ def attempt_log(path: Path) -> Iterator[None]:
         words = f"{end}\n{_used(time.monotonic() - start)}"
         handler.emit(log.makeRecord(log.name, logging.INFO, "", 0, words, (), None))
         logging.getLogger().removeHandler(handler)
-        handler.close()
+        # A full disk must not hide how the stage ended.
+        with suppress(OSError):
+            handler.close()
 
 
 def _used(seconds: float) -> str:
