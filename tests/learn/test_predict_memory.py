@@ -37,9 +37,7 @@ def limit_to(limit):
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 def leave(megabytes):
-    limit = status("VmSize") + megabytes * 2**20
-    limit_to(limit)
-    return limit
+    limit_to(status("VmSize") + megabytes * 2**20)
 
 def lift():
     limit_to(resource.RLIM_INFINITY)
@@ -62,15 +60,14 @@ def test_patches_shrink_until_they_fit_and_stay_small(patch, batch):
 raw = np.random.default_rng(0).normal(size=(1, 96, 96, 96)).astype(np.float32)
 whole = Predictor(network(32))(raw)
 tight = Predictor(network(32), patch_voxels={patch}, batch={batch})
-limit = leave(180)
 for _ in range(2):
+    leave(180)
     found = tight(raw)
     lift()
     for name in ("embeddings", "foreground", "affinities"):
         np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=0, atol=1e-5)
     del found
     print("again")
-    limit_to(limit)
 """)
     first, second, _ = said.split("again")
     sentence = r"memory is short: from now on (\d+) patches of \((\d+), (\d+), (\d+)\) voxels at once"
