@@ -20,7 +20,8 @@ from bench.frame import Claim, Contender, Report, Row, measure
 from spoco_blocks.grid import Block, BlockGrid, Triple, triple
 from spoco_blocks.learn.device import choose_device
 from spoco_blocks.learn.intensity import Normalisation
-from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan, plan_network
+from spoco_blocks.learn.network import EmbeddingNetwork
+from spoco_blocks.learn.network_plan import NetworkPlan, plan_network
 from spoco_blocks.learn.predict import Prediction, Predictor
 from spoco_blocks.settings.network import PRESETS
 from spoco_blocks.volumes import Volume, create_zarr

@@ -9,7 +9,8 @@ import torch
 import yaml
 
 from spoco_blocks.grid import Box
-from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
+from spoco_blocks.learn.network import EmbeddingNetwork
+from spoco_blocks.learn.network_plan import NetworkPlan
 from spoco_blocks.volumes import create_zarr
 
 VOXEL_SIZE_NM = (500.0, 500.0, 500.0)

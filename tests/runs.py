@@ -13,7 +13,7 @@ from spoco_blocks.grid import Box
 from spoco_blocks.learn.crops import Part, TrainingVolume
 from spoco_blocks.learn.intensity import Normalisation
 from spoco_blocks.learn.loader import Batch, Loader
-from spoco_blocks.learn.network import plan_network
+from spoco_blocks.learn.network_plan import plan_network
 from spoco_blocks.learn.objective import Objective
 from spoco_blocks.learn.supervision import Supervision
 from spoco_blocks.learn.train import Training

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from spoco_blocks.errors import CheckpointError
-from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
+from spoco_blocks.learn.network import EmbeddingNetwork
+from spoco_blocks.learn.network_plan import NetworkPlan
 from spoco_blocks.learn.resume import save_atomically
 
 FORMAT = "spoco_blocks checkpoint"

@@ -7,7 +7,8 @@ from math import prod
 import torch
 
 from spoco_blocks.grid import Box, Triple
-from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
+from spoco_blocks.learn.network import EmbeddingNetwork
+from spoco_blocks.learn.network_plan import NetworkPlan
 from spoco_blocks.learn.patches import UNLIMITED, Patching
 from spoco_blocks.learn.precision import TYPES
 

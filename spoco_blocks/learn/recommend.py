@@ -12,7 +12,8 @@ from spoco_blocks.clustering import METHODS
 from spoco_blocks.kernels.contingency import merge_tables
 from spoco_blocks.kernels.sparse_scores import sparse_scores
 from spoco_blocks.learn.losses import BACKGROUND
-from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan
+from spoco_blocks.learn.network import EmbeddingNetwork
+from spoco_blocks.learn.network_plan import NetworkPlan
 from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, tabulate
 from spoco_blocks.learn.supervision import near
 

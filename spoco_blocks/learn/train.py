@@ -16,7 +16,8 @@ from spoco_blocks.learn.distributed import Group
 from spoco_blocks.learn.guard import Guard, module_norms
 from spoco_blocks.learn.intensity_views import change_intensity
 from spoco_blocks.learn.loader import Batch
-from spoco_blocks.learn.network import EmbeddingNetwork, NetworkPlan, isotropic_axes
+from spoco_blocks.learn.network import EmbeddingNetwork
+from spoco_blocks.learn.network_plan import NetworkPlan, isotropic_axes
 from spoco_blocks.learn.objective import Objective
 from spoco_blocks.learn.precision import autocast, choose_precision, memory_format
 from spoco_blocks.learn.schedule import one_cycle

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from spoco_blocks.grid import Triple
 from spoco_blocks.learn.losses import IGNORE
-from spoco_blocks.learn.network import isotropic_axes
+from spoco_blocks.learn.network_plan import isotropic_axes
 from spoco_blocks.settings.views import ViewSettings
 
 Voxels = NDArray[Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spoco_blocks.grid import Triple, triple
-from spoco_blocks.learn.network import isotropic_axes
+from spoco_blocks.learn.network_plan import isotropic_axes
 
 CHUNK_EDGE = 64
 COARSEST_EDGE = 64

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spoco_blocks.grid import Box, Triple, triple
-from spoco_blocks.learn.checkpoint import load_checkpoint
-from spoco_blocks.learn.device import choose_device
 from spoco_blocks.learn.intensity import Normalisation
-from spoco_blocks.learn.predict import Predictor
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.mask import Mask
 from spoco_blocks.stages.sources import open_source
+
+if TYPE_CHECKING:
+    from spoco_blocks.learn.predict import Predictor
 
 LARGEST_INT8 = 127
 
@@ -185,6 +185,11 @@ def open_predictor(
     checkpoint: str, weights: str, identity: str, precision: str, patch_voxels: Triple | None, batch: int
 ) -> Predictor:
     """Load f or g once per process; `identity` is its digest, so that a retrained model is loaded anew."""
+    # PyTorch takes a second and 200 MB, which processes that only read what was stored do not spend.
+    from spoco_blocks.learn.checkpoint import load_checkpoint
+    from spoco_blocks.learn.device import choose_device
+    from spoco_blocks.learn.predict import Predictor
+
     # One thread, whatever the executor: results then do not depend on how many share the machine.
     device = choose_device(threads=1)
     network = load_checkpoint(Path(checkpoint)).network(ema=weights == "g")

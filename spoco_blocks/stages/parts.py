@@ -17,7 +17,7 @@ from spoco_blocks.learn.crops import Part, TrainingVolume, choose_patch, fit_pat
 from spoco_blocks.learn.device import choose_training_device
 from spoco_blocks.learn.distributed import Group
 from spoco_blocks.learn.intensity import Normalisation
-from spoco_blocks.learn.network import isotropic_axes, plan_network
+from spoco_blocks.learn.network_plan import isotropic_axes, plan_network
 from spoco_blocks.learn.objective import Objective
 from spoco_blocks.learn.resample import Resampling, Sizes, zoom_between
 from spoco_blocks.learn.supervision import Supervision

@@ -7,7 +7,7 @@ from math import ceil
 
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Box, Triple, triple
-from spoco_blocks.learn.network import REACHES
+from spoco_blocks.learn.network_plan import REACHES
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import LabelsJob
 from spoco_blocks.settings.sections import LabelSettings, Region, Source, TruthSettings

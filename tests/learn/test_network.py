@@ -10,7 +10,8 @@ import torch
 from phantoms import eager_network
 
 from spoco_blocks.grid import BlockGrid, triple
-from spoco_blocks.learn.network import NetworkPlan, _Convolution, plan_network
+from spoco_blocks.learn.network import _Convolution
+from spoco_blocks.learn.network_plan import NetworkPlan, plan_network
 from spoco_blocks.learn.predict import predict
 
 ISOTROPIC, COARSE_Z = (10.0, 10.0, 10.0), (40.0, 10.0, 10.0)

@@ -12,7 +12,8 @@ from phantoms import eager_network
 
 from spoco_blocks.errors import GridError, SettingsError, VolumeError
 from spoco_blocks.grid import BlockGrid, Box, triple
-from spoco_blocks.learn.network import EmbeddingNetwork, plan_network
+from spoco_blocks.learn.network import EmbeddingNetwork
+from spoco_blocks.learn.network_plan import plan_network
 from spoco_blocks.learn.predict import Prediction, Predictor, predict
 from spoco_blocks.settings.network import PRESETS
 

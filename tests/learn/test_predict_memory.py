@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from phantoms import eager_network
 from spoco_blocks.errors import ResourceError
-from spoco_blocks.learn.network import plan_network
+from spoco_blocks.learn.network_plan import plan_network
 from spoco_blocks.learn.predict import Predictor
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")

@@ -13,7 +13,7 @@ from scipy.interpolate import BSpline
 
 from spoco_blocks.learn import views
 from spoco_blocks.learn.losses import IGNORE
-from spoco_blocks.learn.network import isotropic_axes
+from spoco_blocks.learn.network_plan import isotropic_axes
 from spoco_blocks.learn.views import affine, sample, turn, warp
 from spoco_blocks.settings.views import ViewSettings
 

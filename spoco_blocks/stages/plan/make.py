@@ -12,7 +12,7 @@ from spoco_blocks.errors import CheckpointError
 from spoco_blocks.grid import Box, triple
 from spoco_blocks.learn.checkpoint import Checkpoint, weights_digest
 from spoco_blocks.learn.intensity import Normalisation
-from spoco_blocks.learn.network import isotropic_axes
+from spoco_blocks.learn.network_plan import isotropic_axes
 from spoco_blocks.settings.jobs import PlanJob
 from spoco_blocks.stages.block_shapes import block_edge, pyramid_factors
 from spoco_blocks.stages.check import VOXEL_SIZE_TOLERANCE
