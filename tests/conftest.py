@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+# As the program does, before PyTorch is loaded: threads that wait for each other sleep.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 from phantoms import ball_configuration
 from pipeline import Trained

@@ -1,7 +1,8 @@
-"""Which stages need PyTorch: processes of the others start in half the time and half the memory."""
+"""Which stages load PyTorch, and how: processes of the others start in half the time and half the memory."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -12,3 +13,14 @@ import pytest
 def test_stages_that_read_what_is_stored_load_no_pytorch(stage):
     code = f"import sys, spoco_blocks.stages.{stage}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_before_pytorch_is_loaded_its_threads_are_told_to_sleep_while_they_wait():
+    code = """
+import os, sys
+from spoco_blocks.cli import main
+main(["schema"])
+sys.exit("torch" in sys.modules or os.environ["OMP_WAIT_POLICY"] != "PASSIVE")
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
