@@ -24,7 +24,7 @@ def of_execution(parser: ArgumentParser) -> None:
     add("--workers", type=int, default=os.cpu_count() or 1, help="blocks, or threads, at once")
     add("--memory-mb", type=int, default=None, help="memory for all workers, in MiB")
     add("--executor", choices=("serial", "threads", "dask"), default="dask", help="what runs blocks")
-    add("--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to use, tcp://HOST:8786")
+    add("--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to use, tcp://HOST:8786, or slurm")
     add("--gpus", type=int, default=None, help="GPUs for one Dask worker each; all that are there")
     add("--retries", type=int, default=1, help="further attempts at a block that failed")
     add("--stop-before", type=float, metavar="UNIX_SECONDS", help="end in time; a Slurm job does anyway")

@@ -162,7 +162,8 @@ class ExecutionSettings(Section):
     """What runs the blocks of a shard: dask = processes, one for each GPU and one for each thread of the job."""
     scheduler: str | None = None
     """Address of a running Dask scheduler, tcp://HOST:8786, whose workers predict and cluster instead; they must see
-    the same files. Those with a GPU are told by `dask worker ADDRESS --resources gpu=1`."""
+    the same files. Those with a GPU are told by `dask worker ADDRESS --resources gpu=1`. Or slurm (pbs, lsf, sge):
+    workers are jobs of that queue, as Dask's configuration describes them."""
 
 
 class Settings(Section):
