@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
@@ -140,9 +141,9 @@ def finish(
     taught: dict[str, Manifest],
 ) -> Manifest:
     """Write checkpoint and manifest."""
-    training, selection, clock = run.training, run.selection, run.clock
+    training = run.training
     assert run.validation is not None
-    kept = selection.iteration or training.iteration
+    kept = run.selection.iteration or training.iteration
     weights = {name: {key: t.cpu() for key, t in state.items()} for name, state in run.weights.items()}
     smallest, advice = run.validation.smallest_voxels, run.recommend()
     checkpoint = Checkpoint(
@@ -171,6 +172,23 @@ def finish(
         "device": training.device,
         "processes": training.group.world,
         "recommended": asdict(advice),
+        "final": final,
+        "pseudo_objects": {volume: manifest.result["kept"] for volume, manifest in taught.items()},
+        "warnings": [
+            *alarms(final, job.training.loss.pull),
+            *run.warnings(),
+            *(warning for manifest in taught.values() for warning in manifest.result["warnings"]),
+        ],
+        **how_it_went(run, kept),
+    }
+    return watch.finish(run.results.manifest, result, weights_digest(checkpoint))
+
+
+def how_it_went(run: TrainingRun, kept: int) -> dict[str, Any]:
+    """Say how long the network was trained, which one was kept and why, and what it took."""
+    training, selection, clock = run.training, run.selection, run.clock
+    assert run.validation is not None
+    return {
         "iterations": training.iteration,
         "kept": {
             "iteration": kept,
@@ -183,15 +201,7 @@ def finish(
         "validation_seconds": round(clock.validation, 2),
         "peak_mb": peak_memory_mb(training.device),
         "lost_steps": training.guard.lost,
-        "final": final,
-        "pseudo_objects": {volume: manifest.result["kept"] for volume, manifest in taught.items()},
-        "warnings": [
-            *alarms(final, job.training.loss.pull),
-            *run.warnings(),
-            *(warning for manifest in taught.values() for warning in manifest.result["warnings"]),
-        ],
     }
-    return watch.finish(run.results.manifest, result, weights_digest(checkpoint))
 
 
 def alarms(means: dict[str, float], pull_weight: float) -> list[str]:
