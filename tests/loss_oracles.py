@@ -9,7 +9,8 @@ import math
 
 import numpy as np
 
-from spoco_blocks.learn.losses import BACKGROUND, MIN_VOXELS
+from spoco_blocks.learn.label_values import BACKGROUND
+from spoco_blocks.learn.losses import MIN_VOXELS
 
 
 def objects_of(labels):

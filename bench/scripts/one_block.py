@@ -7,9 +7,9 @@ from pathlib import Path
 from spoco_blocks.clustering import Modes, Mutex
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest
-from spoco_blocks.engine.runner import PROCESS_MB
-from spoco_blocks.engine.tasks import BlockTask
-from spoco_blocks.grid import Block, Box, triple
+from spoco_blocks.engine.runner import process_mb
+from spoco_blocks.engine.tasks import BlockTask, Work
+from spoco_blocks.grid import Block, BlockGrid, Box, triple
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.calibrate import SeekModes
 from spoco_blocks.stages.cluster import cluster_task
@@ -54,5 +54,6 @@ if __name__ == "__main__":
     idle = status_mb("VmRSS")
     work, chosen = task_of(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
     work(chosen)
-    projected = PROCESS_MB + work.memory_bytes(chosen) / 2**20
+    network = Work(work, BlockGrid(chosen.inner.shape, chosen.inner.shape)).part != "cpu"
+    projected = process_mb(applies_network=network) + work.memory_bytes(chosen) / 2**20
     print(json.dumps({"idle": idle, "peak": status_mb("VmHWM"), "projected": projected}))

@@ -21,8 +21,10 @@ from spoco_blocks.settings.jobs import digest
 
 log = logging.getLogger(__name__)
 
-# A process that has imported PyTorch, numba and Zarr, and has loaded compiled code and opened stores, resident.
-PROCESS_MB = 400
+# A process that has imported numba and Zarr, and has loaded compiled code and opened stores, resident.
+PROCESS_MB = 240
+# What PyTorch adds, where the network is applied.
+PYTORCH_MB = 160
 
 # Blocks that an error names; thousands may fail for one reason.
 NAMED = 10
@@ -155,6 +157,11 @@ def _note_failure(index: int, failure: Failure, grid: BlockGrid, attempt: int, *
     log.error("block %d %s failed%s: %s%s", index, grid.block(index).inner, again, failure.reason, trace)
 
 
+def process_mb(*, applies_network: bool) -> int:
+    """Give the memory of a process that waits for a block, in MiB."""
+    return PROCESS_MB + (PYTORCH_MB if applies_network else 0)
+
+
 def _fit_memory(work: Work, count: int, execution: Execution) -> tuple[Execution, int]:
     """Take as many workers as memory allows: their number never changes a result."""
     grid = work.grid
@@ -164,9 +171,9 @@ def _fit_memory(work: Work, count: int, execution: Execution) -> tuple[Execution
     gpus = 0 if part == "cpu" else min(execution.gpus, max(1, count))
     wanted = replace(execution, workers=max(1, min(execution.workers, count)), gpus=gpus)
     # What this process takes, and every other one that it starts.
-    fixed_mb = PROCESS_MB
+    fixed_mb = process_mb(applies_network=work.part != "cpu")
     if execution.executor == "dask" and execution.scheduler is None:
-        each_mb += PROCESS_MB
+        each_mb += fixed_mb
     if execution.memory_mb is None:
         return wanted, fixed_mb + each_mb * _at_once(wanted, part)
     # Where a block has two halves, one is fed while another is finished.

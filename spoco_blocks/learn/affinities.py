@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spoco_blocks.grid import Triple
-from spoco_blocks.learn.losses import BACKGROUND, IGNORE
+from spoco_blocks.learn.label_values import BACKGROUND, IGNORE
 
 
 def known_pairs(labels: Tensor, offset: Triple) -> tuple[Tensor, Tensor, tuple[slice, ...]]:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from spoco_blocks.learn.label_values import BACKGROUND
 from spoco_blocks.learn.pairwise import over_distances, squared_distances, squared_lengths
 from spoco_blocks.settings.loss import LossSettings
 
-UNLABELLED, BACKGROUND, IGNORE = 0, -1, -2
 # An object cut to fewer voxels than this by the patch has no mean worth learning from.
 MIN_VOXELS = 16
 # Keeps the gradient of a length finite at zero.

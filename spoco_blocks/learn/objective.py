@@ -11,7 +11,8 @@ from spoco_blocks.grid import Triple
 from spoco_blocks.learn import losses
 from spoco_blocks.learn.affinities import affinity_loss
 from spoco_blocks.learn.anchors import draw_anchors, sample_object_anchors
-from spoco_blocks.learn.losses import IGNORE, UNLABELLED, Objects
+from spoco_blocks.learn.label_values import IGNORE, UNLABELLED
+from spoco_blocks.learn.losses import Objects
 from spoco_blocks.settings.loss import LossSettings
 
 # Below this fraction of unlabelled voxels a patch is as good as covered (section 3.3 of the paper).

@@ -13,7 +13,8 @@ from spoco_blocks.clustering.whole import segment
 from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.kernels.contingency import Counts, Pairs, contingency
 from spoco_blocks.learn.crops import Part
-from spoco_blocks.learn.losses import IGNORE, MIN_VOXELS
+from spoco_blocks.learn.label_values import IGNORE
+from spoco_blocks.learn.losses import MIN_VOXELS
 from spoco_blocks.learn.network_plan import NetworkPlan
 from spoco_blocks.learn.predict import Prediction, predict
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spoco_blocks.grid import Box, Triple
-from spoco_blocks.learn.losses import BACKGROUND, UNLABELLED
+from spoco_blocks.learn.label_values import BACKGROUND, UNLABELLED
 from spoco_blocks.learn.supervision import near
 from spoco_blocks.volumes import Volume
 

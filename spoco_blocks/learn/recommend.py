@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spoco_blocks.clustering import METHODS
 from spoco_blocks.kernels.contingency import merge_tables
 from spoco_blocks.kernels.sparse_scores import sparse_scores
-from spoco_blocks.learn.losses import BACKGROUND
+from spoco_blocks.learn.label_values import BACKGROUND
 from spoco_blocks.learn.network import EmbeddingNetwork
 from spoco_blocks.learn.network_plan import NetworkPlan
 from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, tabulate

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spoco_blocks.grid import Box, Triple, triple
-from spoco_blocks.learn.losses import BACKGROUND, IGNORE, UNLABELLED
+from spoco_blocks.learn.label_values import BACKGROUND, IGNORE, UNLABELLED
 from spoco_blocks.volumes import Volume, read_instances
 
 if TYPE_CHECKING:

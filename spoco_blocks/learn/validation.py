@@ -17,8 +17,8 @@ from spoco_blocks.kernels.contingency import Counts, Pairs, merge_tables
 from spoco_blocks.kernels.scores import scores
 from spoco_blocks.kernels.sparse_scores import sparse_scores
 from spoco_blocks.learn.crops import Part, fit_patch
+from spoco_blocks.learn.label_values import UNLABELLED
 from spoco_blocks.learn.loader import Batch, Loader
-from spoco_blocks.learn.losses import UNLABELLED
 from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, read_places, tabulate
 from spoco_blocks.learn.precision import autocast
 from spoco_blocks.learn.recommend import suited

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spoco_blocks.grid import Triple
-from spoco_blocks.learn.losses import IGNORE
+from spoco_blocks.learn.label_values import IGNORE
 from spoco_blocks.learn.network_plan import isotropic_axes
 from spoco_blocks.settings.views import ViewSettings
 

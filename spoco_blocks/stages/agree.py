@@ -26,7 +26,7 @@ from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.grid import Block, BlockGrid, Box, Triple
 from spoco_blocks.kernels.contingency import contingency, merge_tables
 from spoco_blocks.kernels.lookup import apply_lookup
-from spoco_blocks.learn.losses import BACKGROUND
+from spoco_blocks.learn.label_values import BACKGROUND
 from spoco_blocks.learn.supervision import Supervision
 from spoco_blocks.settings.jobs import AgreeJob, LabelsJob, digest
 from spoco_blocks.settings.sections import Source

@@ -10,7 +10,7 @@ from pathlib import Path
 from spoco_blocks.clustering import Modes
 from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
-from spoco_blocks.engine.runner import PROCESS_MB
+from spoco_blocks.engine.runner import process_mb
 from spoco_blocks.errors import ResourceError
 from spoco_blocks.grid import Block, BlockGrid, triple
 from spoco_blocks.settings.jobs import EstimateJob, digest
@@ -123,7 +123,9 @@ class _Whole:
         """Describe a stage that works through the plan's blocks."""
         blocks = len(self.plan.cluster_grid)
         files = stores * max(1, round(self.share * blocks))
-        return StageEstimate(name, blocks, min(self.shards, blocks), seconds, gpu, _mb(memory), round(disk), files)
+        return StageEstimate(
+            name, blocks, min(self.shards, blocks), seconds, gpu, _mb(memory, network=gpu), round(disk), files
+        )
 
     def embed(self, stored: StoredOutput | PredictedOutput) -> StageEstimate:
         """The network, and compressing what it says."""
@@ -141,7 +143,8 @@ class _Whole:
         assert isinstance(self.task.method, Modes)
         seeking = SeekModes(self.task.source, self.task.method, 0.0, self.plan.region_grid)
         memory = seeking.memory_bytes(grid.block(0))
-        return StageEstimate("calibrate", len(grid), 1, seconds, self.plan.stream, _mb(memory), 0, 0)
+        needed = _mb(memory, network=self.plan.stream)
+        return StageEstimate("calibrate", len(grid), 1, seconds, self.plan.stream, needed, 0, 0)
 
     def cluster(self) -> StageEstimate:
         """Clustering of the outer boxes."""
@@ -180,8 +183,8 @@ def outer_voxels(grid: BlockGrid) -> int:
     )
 
 
-def _mb(size: int) -> int:
-    return PROCESS_MB + size // 2**20 + 1
+def _mb(size: int, *, network: bool = False) -> int:
+    return process_mb(applies_network=network) + size // 2**20 + 1
 
 
 def refuse(stages: list[StageEstimate], plan: Plan, results: SegmentationResults, memory_mb: int | None) -> None:
@@ -227,7 +230,7 @@ def check_memory(stages: list[StageEstimate], plan: Plan, memory_mb: int | None)
     """
     largest = max(stages, key=lambda stage: stage.memory_mb)
     # The process that hands out blocks needs some as well.
-    needed_mb = largest.memory_mb + PROCESS_MB
+    needed_mb = largest.memory_mb + process_mb(applies_network=largest.gpu)
     if memory_mb is not None and needed_mb > memory_mb:
         raise ResourceError(
             f"a block of {plan.block_shape} voxels needs about {needed_mb} MiB in stage {largest.stage}, "

@@ -8,7 +8,7 @@ from distributed import Nanny, Scheduler, SpecCluster
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.ledger import Records
-from spoco_blocks.engine.runner import PROCESS_MB, run
+from spoco_blocks.engine.runner import process_mb, run
 from spoco_blocks.errors import BlockError, ResourceError
 
 
@@ -88,9 +88,10 @@ def test_a_schedulers_gpus_are_used_where_its_workers_declare_them(tmp_path):
 
 def test_memory_bounds_both_halves(tmp_path):
     """Two GPUs and four processes are too many for memory of five blocks, one of each for that of one."""
-    each_mb = PROCESS_MB + 101
-    execution = Execution("dask", workers=4, gpus=2, memory_mb=PROCESS_MB + 5 * each_mb + 95)
+    process = process_mb(applies_network=True)
+    each_mb = process + 101
+    execution = Execution("dask", workers=4, gpus=2, memory_mb=process + 5 * each_mb + 95)
     summary = run(Halves(tmp_path), line_of(6, tmp_path), execution)
-    assert summary.peak_memory_projected_mb == PROCESS_MB + 5 * each_mb
-    with pytest.raises(ResourceError, match=f"needs about {PROCESS_MB + 2 * each_mb} MiB, {2 * each_mb} MiB are"):
+    assert summary.peak_memory_projected_mb == process + 5 * each_mb
+    with pytest.raises(ResourceError, match=f"needs about {process + 2 * each_mb} MiB, {2 * each_mb} MiB are"):
         run(Halves(tmp_path), line_of(7, tmp_path), Execution("dask", workers=1, gpus=1, memory_mb=2 * each_mb))

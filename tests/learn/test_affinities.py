@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spoco_blocks.learn.affinities import affinity_loss, known_pairs
-from spoco_blocks.learn.losses import BACKGROUND, IGNORE
+from spoco_blocks.learn.label_values import BACKGROUND, IGNORE
 
 OFFSETS = ((1, 0, 0), (0, 0, 1), (0, 3, 0), (0, -1, 2))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spoco_blocks.learn import losses, pairwise
-from spoco_blocks.learn.losses import BACKGROUND, IGNORE
+from spoco_blocks.learn.label_values import BACKGROUND, IGNORE
 from spoco_blocks.settings.loss import LossSettings
 
 WIDTH = losses.softness(LossSettings())

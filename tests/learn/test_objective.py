@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from spoco_blocks.learn import losses, pairwise
 from spoco_blocks.learn.anchors import draw_anchors
-from spoco_blocks.learn.losses import BACKGROUND, IGNORE
+from spoco_blocks.learn.label_values import BACKGROUND, IGNORE
 from spoco_blocks.learn.objective import Objective, near_pairs, positioned
 from spoco_blocks.settings.loss import LossSettings
 

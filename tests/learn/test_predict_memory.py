@@ -108,7 +108,7 @@ except ResourceError as error:
 def test_projected_memory_is_that_of_a_process(preset, voxel_size_nm, planar, shape, patch, precision):
     """Up to 2.0 times was measured; what glibc keeps differs from run to run."""
     said = run(f"""
-from spoco_blocks.engine.runner import PROCESS_MB
+from spoco_blocks.engine.runner import process_mb
 from spoco_blocks.learn.predict_memory import memory_bytes, model_bytes
 from spoco_blocks.settings.network import PRESETS
 import spoco_blocks.stages.embed
@@ -126,7 +126,7 @@ predictor(raw)
 projected = memory_bytes(plan, {shape}, precision="{precision}", patch_voxels={patch})
 # Pages of libraries come and go with what the system needs, and count as the process.
 peak = status("VmHWM") - loaded - max(0, status("RssFile") - files)
-print(projected / peak, base / (PROCESS_MB * 2**20), (full - empty) / model_bytes(plan))
+print(projected / peak, base / (process_mb(applies_network=True) * 2**20), (full - empty) / model_bytes(plan))
 """)
     ratio, base, model = map(float, said.split())
     assert 1 <= ratio < 2.4, said

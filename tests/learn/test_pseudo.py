@@ -12,7 +12,7 @@ from phantoms import store
 from scipy import ndimage
 
 from spoco_blocks.grid import Box, triple
-from spoco_blocks.learn.losses import BACKGROUND, IGNORE, UNLABELLED
+from spoco_blocks.learn.label_values import BACKGROUND, IGNORE, UNLABELLED
 from spoco_blocks.learn.pseudo import PseudoLabels
 from spoco_blocks.learn.supervision import Supervision
 from spoco_blocks.volumes import open_volume

@@ -15,7 +15,7 @@ from spoco_blocks.grid import Box
 from spoco_blocks.kernels.contingency import contingency
 from spoco_blocks.kernels.scores import scores
 from spoco_blocks.kernels.sparse_scores import sparse_scores
-from spoco_blocks.learn.losses import BACKGROUND
+from spoco_blocks.learn.label_values import BACKGROUND
 from spoco_blocks.learn.network_plan import plan_network
 from spoco_blocks.learn.places import Place, central_box, cluster_place, predict_place, read_places, tabulate
 from spoco_blocks.learn.predict import Prediction

@@ -12,7 +12,7 @@ from scipy import ndimage
 from scipy.interpolate import BSpline
 
 from spoco_blocks.learn import views
-from spoco_blocks.learn.losses import IGNORE
+from spoco_blocks.learn.label_values import IGNORE
 from spoco_blocks.learn.network_plan import isotropic_axes
 from spoco_blocks.learn.views import affine, sample, turn, warp
 from spoco_blocks.settings.views import ViewSettings

@@ -17,8 +17,8 @@ from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Box
 from spoco_blocks.learn.checkpoint import load_checkpoint
+from spoco_blocks.learn.label_values import BACKGROUND, IGNORE
 from spoco_blocks.learn.loader import Loader
-from spoco_blocks.learn.losses import BACKGROUND, IGNORE
 from spoco_blocks.settings import jobs, parse_settings
 from spoco_blocks.stages.labels import run_labels
 from spoco_blocks.stages.parts import open_parts, smallest_object
