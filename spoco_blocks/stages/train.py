@@ -20,7 +20,7 @@ from spoco_blocks.learn.train import Training
 from spoco_blocks.learn.validation import Validation
 from spoco_blocks.settings.jobs import TrainJob, digest
 from spoco_blocks.settings.training import TrainingSettings
-from spoco_blocks.stages.parts import model_voxel_size, prepare, smallest_object
+from spoco_blocks.stages.prepare import model_voxel_size, prepare, smallest_object
 from spoco_blocks.stages.pseudo import read_teaching, without_pseudo_labels
 from spoco_blocks.stages.train_loop import TrainingRun, spacing
 

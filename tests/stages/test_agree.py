@@ -24,7 +24,7 @@ from spoco_blocks.settings.jobs import AgreeJob, LabelsJob
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.agree import choose_segments, count_fates, run_agree
 from spoco_blocks.stages.labels import run_labels
-from spoco_blocks.stages.parts import open_parts, prepare
+from spoco_blocks.stages.prepare import open_parts, prepare
 from spoco_blocks.stages.train import run_train
 from spoco_blocks.volumes import open_volume
 

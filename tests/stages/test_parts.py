@@ -21,7 +21,7 @@ from spoco_blocks.learn.label_values import BACKGROUND, IGNORE
 from spoco_blocks.learn.loader import Loader
 from spoco_blocks.settings import jobs, parse_settings
 from spoco_blocks.stages.labels import run_labels
-from spoco_blocks.stages.parts import open_parts, smallest_object
+from spoco_blocks.stages.prepare import open_parts, smallest_object
 from spoco_blocks.stages.train import run_train
 
 
