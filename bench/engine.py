@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,36 +15,17 @@ import dask
 import numpy as np
 from distributed import Client, LocalCluster
 
+from bench.empty_blocks import Empty, line_of
 from bench.frame import Claim, Report, Row
 from bench.memory import peak_memory
 from bench.peers import environment, run_script
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.frames import DONE, STARTED, read_frames
 from spoco_blocks.engine.ledger import Ledger, Tables
-from spoco_blocks.engine.runner import Blocks
 from spoco_blocks.engine.runner import run as run_blocks
-from spoco_blocks.grid import Block, BlockGrid
 
 WORKERS = 2
 DAISY = "daisy==2.0.0"
-
-
-@dataclass(frozen=True)
-class Empty:
-    """A block without work."""
-
-    def __call__(self, block: Block) -> Tables:
-        """Do nothing."""
-        return {}
-
-    def memory_bytes(self, block: Block) -> int:
-        """Need next to nothing."""
-        return 1
-
-
-def line_of(count: int, folder: Path) -> Blocks:
-    """Give blocks of one voxel in a row, with their ledger in a folder."""
-    return Blocks(BlockGrid((1, 1, count), (1, 1, 1)), folder, "bench")
 
 
 class Timing(NamedTuple):

@@ -1,7 +1,6 @@
 """Segment a saved block with `modes` and print the memory that it took beside the input, in bytes."""
 
 import json
-import resource
 import sys
 from pathlib import Path
 
@@ -13,7 +12,14 @@ embeddings, foreground = np.load(sys.argv[1]), np.load(sys.argv[2])
 # Compiled code and libraries are no part of what a block takes.
 part = (slice(0, 32),) * 3
 segment(Modes(), np.ascontiguousarray(embeddings[(slice(None), *part)]), np.ascontiguousarray(foreground[part]))
-pages = int(Path("/proc/self/statm").read_text().split()[1])
-before = pages * resource.getpagesize()
+
+
+def status_bytes(name: str) -> int:
+    """Give a value of /proc/self/status; getrusage would give the parent's peak where that had more."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[name].split()[0]) * 1024
+
+
+before = status_bytes("VmRSS")
 segment(Modes(), embeddings, foreground)
-print(json.dumps({"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before}))
+print(json.dumps({"bytes": status_bytes("VmHWM") - before}))
