@@ -77,7 +77,12 @@ class FaultyS3:
         """Make a bucket that everybody may read, and give its URI."""
         client = boto3.client("s3", endpoint_url=self.address)
         client.create_bucket(Bucket=name)
-        everybody = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/*"}
+        everybody = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": f"arn:aws:s3:::{name}/*",
+        }
         client.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [everybody]}))
         return f"s3://{name}"
 

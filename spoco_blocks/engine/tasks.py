@@ -97,7 +97,7 @@ class Failure:
     def of(cls, error: BaseException) -> Failure:
         """Describe an exception; exceptions themselves do not always survive the way from a worker."""
         if isinstance(error, SpocoBlocksError):
-            # Our own errors are of settings and data, which do not change; memory and stores may be there the next time.
+            # Our own errors are of settings and data, which do not change; memory and stores may be there next time.
             return cls(str(error), again=isinstance(error, ResourceError | StoreError))
         return cls(f"{type(error).__name__}: {error}", True, "".join(traceback.format_exception(error)))
 

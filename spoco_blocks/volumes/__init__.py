@@ -21,6 +21,7 @@ from spoco_blocks.volumes.object_store import is_remote, remove_tree, stored_byt
 from spoco_blocks.volumes.ome_zarr_create import create_ome_zarr
 from spoco_blocks.volumes.protocol import Volume, VolumeMeta
 from spoco_blocks.volumes.zarr_array import choose_chunks, compressed_bytes, create_zarr
+from spoco_blocks.volumes.zarr_array import detects as is_stored
 
 __all__ = [
     "FORMATS",
@@ -34,6 +35,7 @@ __all__ = [
     "create_ome_zarr",
     "create_zarr",
     "is_remote",
+    "is_stored",
     "open_volume",
     "read_instances",
     "remove_tree",
@@ -117,8 +119,8 @@ def _nearest(uri: str) -> str:
     """Say how far the path exists and what is there instead."""
     if "://" in uri:
         return (
-            f"; check the address, and the credentials where it is not public ({object_store.CREDENTIALS}). OME-Zarr and "
-            "Zarr can be read from there; copy other formats to a local path."
+            f"; check the address, and the credentials where it is not public ({object_store.CREDENTIALS}). OME-Zarr "
+            "and Zarr can be read from there; copy other formats to a local path."
         )
     path = Path(uri)
     parent = next((p for p in path.parents if p.exists()), Path())

@@ -1,15 +1,14 @@
 """Zarr on object stores and web servers: ``s3://BUCKET/KEY``, and ``http(s)://…`` for reading.
 
-Endpoint, region and credentials come from where all programs look for them (AWS_… variables, ~/.aws, the machine's role);
-without credentials S3 is asked anonymously. Requests are tried again by botocore (AWS_MAX_ATTEMPTS, AWS_RETRY_MODE) and s3fs.
-An object appears whole or not at all, so a killed writer leaves nothing torn.
+Endpoint, region and credentials come from where all programs look for them (AWS_… variables, ~/.aws, the machine's
+role); without credentials S3 is asked anonymously. Requests are tried again by botocore (AWS_MAX_ATTEMPTS,
+AWS_RETRY_MODE) and s3fs. An object appears whole or not at all, so a killed writer leaves nothing torn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,13 +70,11 @@ def _s3_files(asynchronous: bool) -> Any:
     from s3fs import S3FileSystem
 
     # One request for an object: several would ask for its size first, and are not tried again when they break off.
-    return S3FileSystem(
-        anon=_is_anonymous(os.getpid()), asynchronous=asynchronous, max_concurrency=1, use_listings_cache=False
-    )
+    return S3FileSystem(anon=_is_anonymous(), asynchronous=asynchronous, max_concurrency=1, use_listings_cache=False)
 
 
 @cache
-def _is_anonymous(process: int) -> bool:  # noqa: ARG001
+def _is_anonymous() -> bool:
     """Tell whether nobody gave credentials; asked once per process, since it may take a second."""
     from botocore.session import Session
 
@@ -159,8 +156,8 @@ def reaching(uri: str) -> Iterator[None]:
         raise StoreError(f"{uri}: not there, or gone meanwhile ({error}). Check bucket and key.") from error
     except _faults() as error:
         raise StoreError(
-            f"{uri}: the store did not answer as expected, however often it was asked ({type(error).__name__}: {error}). "
-            "What is done is kept: run the same command again when it answers, with more patience "
+            f"{uri}: the store did not answer as expected, however often it was asked ({type(error).__name__}: "
+            f"{error}). What is done is kept: run the same command again when it answers, with more patience "
             f"(AWS_MAX_ATTEMPTS=10), or fewer workers. Are address and credentials right ({CREDENTIALS})?"
         ) from error
 

@@ -13,8 +13,8 @@ from numpy.typing import DTypeLike
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Triple
 from spoco_blocks.volumes.layout import VoxelSize
-from spoco_blocks.volumes.ome_zarr import ome_attributes, open_ome_zarr
 from spoco_blocks.volumes.object_store import reaching, zarr_store
+from spoco_blocks.volumes.ome_zarr import ome_attributes, open_ome_zarr
 from spoco_blocks.volumes.pipeline import codec_pipeline
 from spoco_blocks.volumes.zarr_array import ZarrVolume, create_array, open_node, refuse_existing
 
