@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "not-to-be-seen",
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
 ANSWERS = {
     "SlowDown": ("503 Slow Down", "Please reduce your request rate."),
@@ -63,6 +66,11 @@ class FaultyS3:
             raise ConnectionResetError
         return _half(b"".join(answer)) if fault == "cut" else answer
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client must have in its environment; it finds nothing else of the user's."""
+        return ENVIRONMENT | {"AWS_ENDPOINT_URL": self.address}
+
     @contextmanager
     def failing(self, fault: Callable[[str, str, int], Fault]) -> Iterator[FaultyS3]:
         """Fail inside."""
@@ -75,7 +83,7 @@ class FaultyS3:
 
     def new_bucket(self, name: str) -> str:
         """Make a bucket that everybody may read, and give its URI."""
-        client = boto3.client("s3", endpoint_url=self.address)
+        client = boto3.client("s3")
         client.create_bucket(Bucket=name)
         everybody = {
             "Effect": "Allow",

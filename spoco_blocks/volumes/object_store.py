@@ -18,7 +18,9 @@ from typing import Any
 
 from spoco_blocks.errors import SpocoBlocksError, StoreError, VolumeError
 
-SCHEMES = ("s3", "http", "https")
+# Other places that fsspec knows are opened as it opens them.
+OURS = ("s3", "http", "https")
+ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 # Seconds between attempts at a web server; its library has no retries of its own.
 PAUSES_S = (0.1, 0.5, 2.0)
 _opened: set[Any] = set()
@@ -41,29 +43,32 @@ def zarr_store(uri: str) -> Any:
     if not is_remote(uri):
         return uri
     from zarr.storage import FsspecStore
-    from zarr.storage._fsspec import ALLOWED_EXCEPTIONS
 
-    files = _files(uri, asynchronous=True)
+    try:
+        if uri.partition("://")[0] not in OURS:
+            return FsspecStore.from_url(uri)
+        files = _files(uri, asynchronous=True)
+    except (ImportError, ValueError) as error:
+        raise VolumeError(
+            f"{uri}: cannot be reached from here ({error}). Install what it needs, for s3:// and https:// with: "
+            "pip install 'spoco-blocks[s3]'; or copy the volume to a local path."
+        ) from None
     _opened.add(files)
     # Without leave to list a bucket, what is not there is answered as what is forbidden. With credentials that would
     # hide wrong ones, and unreadable chunks would be zeros.
-    absent = (*ALLOWED_EXCEPTIONS, PermissionError) if getattr(files, "anon", False) else ALLOWED_EXCEPTIONS
+    absent = (*ABSENT, PermissionError) if getattr(files, "anon", False) else ABSENT
     return FsspecStore(files, path=files._strip_protocol(uri).rstrip("/"), allowed_exceptions=absent)
 
 
 def _files(uri: str, *, asynchronous: bool) -> Any:
+    import fsspec
+
     scheme = uri.partition("://")[0]
-    if scheme not in SCHEMES:
-        raise VolumeError(f"{uri}: cannot reach {scheme}://; expected a path, or one of {', '.join(SCHEMES)}.")
-    try:
-        if scheme == "s3":
-            return _s3_files(asynchronous)
+    if scheme == "s3":
+        return _s3_files(asynchronous)
+    if scheme in OURS:
         return _web_files()(asynchronous=asynchronous)
-    except ImportError as error:
-        raise VolumeError(
-            f"{uri}: reaching it needs packages that are not installed ({error}). "
-            "Install them with: pip install 'spoco-blocks[s3]', or copy the volume to a local path."
-        ) from None
+    return fsspec.filesystem(scheme, asynchronous=asynchronous)
 
 
 def _s3_files(asynchronous: bool) -> Any:
@@ -117,10 +122,10 @@ def _ranged(found: bytes, start: int | None, end: int | None) -> bytes:
 @atexit.register
 def _close() -> None:
     """Close connections, which are complained of where a process ends with open ones."""
-    from zarr.core.sync import sync
+    with suppress(Exception):
+        from zarr.core.sync import sync
 
-    for files in _opened:
-        with suppress(Exception):
+        for files in _opened:
             sync(_closing(files), timeout=1)
 
 

@@ -1,0 +1,77 @@
+"""The stages after training on S3 instead of a local disk: through faults, with the same result."""
+
+from __future__ import annotations
+
+import copy
+from itertools import count
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pipeline import Trained, run_stage, segment_and_score
+from s3_server import FaultyS3
+
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.manifest import Manifest
+from spoco_blocks.errors import BlockError, VolumeError
+from spoco_blocks.grid import Box
+from spoco_blocks.settings import jobs, parse_settings
+from spoco_blocks.stages.estimate import disk_used, run_estimate
+from spoco_blocks.stages.report import run_report
+from spoco_blocks.stages.stitch.restitch import Sweep, restitch
+from spoco_blocks.volumes import create_zarr, open_volume, remove_tree
+
+ARRAYS = ("embeddings", "foreground", "affinities", "fragments", "segments")
+KINDS = ("SlowDown", "dropped", 0.05, "lost", "InternalError", "cut")
+
+
+def whole(uri, level=0):
+    volume = open_volume(uri, level=level)
+    return volume.read(Box.of_shape(volume.meta.shape))
+
+
+def upload(uri: str, to: str) -> str:
+    meta, voxels = open_volume(uri).meta, whole(uri)
+    copied = create_zarr(
+        to, shape=meta.shape, dtype=meta.dtype, chunk_shape=meta.chunk_shape, voxel_size_nm=meta.voxel_size_nm
+    )
+    copied.write(Box.of_shape(meta.shape), voxels)
+    return to
+
+
+@pytest.fixture(scope="module")
+def on_s3(trained, s3):
+    """The trained model, its volume in a bucket, and arrays that go there."""
+    bucket, tree = s3.new_bucket("phantoms"), copy.deepcopy(trained.tree)
+    volume = tree["volumes"]["balls"]
+    volume["raw"]["uri"] = upload(volume["raw"]["uri"], f"{bucket}/raw.zarr")
+    volume["labels"]["uri"] = volume["truth"]["uri"] = upload(volume["truth"]["uri"], f"{bucket}/labels.zarr")
+    tree["execution"]["arrays"] = f"{bucket}/results"
+    return Trained(trained.layout, tree)
+
+
+def settings_of(trained: Trained, name: str):
+    section = trained.tree["segmentations"]["balls"]
+    return parse_settings(trained.tree | {"segmentations": {name: section}})
+
+
+def every(number: int):
+    """Let each so-many-th request fail, in every way in turn."""
+    asked = count(1)
+    return lambda *_: KINDS[n // number % len(KINDS)] if (n := next(asked)) % number == 0 else None
+
+
+def test_the_result_is_that_of_a_local_disk_whatever_goes_wrong(trained, on_s3, s3: FaultyS3):
+    local = trained.segment("local-disk")
+    settings = settings_of(on_s3, "faulty-s3")
+    with s3.failing(every(25)):
+        remote = segment_and_score(settings, "faulty-s3", on_s3.layout)
+    assert s3.faults >= 2 * len(KINDS)
+    assert remote.segments == "s3://phantoms/results/faulty-s3/segmentation.zarr"
+    assert not list(remote.root.rglob("*.zarr"))
+    for name in ARRAYS:
+        np.testing.assert_array_equal(whole(getattr(remote, name)), whole(getattr(local, name)))
+    for level in range(Manifest.read(local.manifest("plan")).result["plan"]["levels"]):
+        np.testing.assert_array_equal(whole(remote.segments, level), whole(local.segments, level))
+    assert pq.read_table(remote.objects).equals(pq.read_table(local.objects))
+    assert remote.scores.read_text() == local.scores.read_text()
