@@ -73,3 +73,15 @@ def s3():
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server
+
+
+@pytest.fixture
+def impatient(s3, monkeypatch):
+    """Clients that soon give up."""
+    from s3_server import S3FileSystem, forget_clients
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(S3FileSystem, "retries", 2)
+    forget_clients()
+    yield
+    forget_clients()

@@ -13,7 +13,11 @@ from typing import Any
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from s3fs import S3FileSystem
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+from spoco_blocks.stages.sources import open_source
+from spoco_blocks.volumes import object_store
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -33,8 +37,17 @@ ANSWERS = {
 Fault = str | float | None
 
 
+def forget_clients() -> None:
+    """Let what is opened from now on look into the environment again."""
+    S3FileSystem.clear_instance_cache()
+    object_store._is_anonymous.cache_clear()
+    open_source.cache_clear()
+
+
 class FaultyS3:
     """A WSGI application in front of the server's."""
+
+    secret = ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]
 
     def __init__(self) -> None:
         self._application = DomainDispatcherApplication(create_backend_app)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -74,6 +75,9 @@ def _files(uri: str, *, asynchronous: bool) -> Any:
 def _s3_files(asynchronous: bool) -> Any:
     from s3fs import S3FileSystem
 
+    # They tell where they found credentials, and in detail what they sign requests with.
+    for library in ("botocore", "aiobotocore", "s3fs"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     # One request for an object: several would ask for its size first, and are not tried again when they break off.
     return S3FileSystem(anon=_is_anonymous(), asynchronous=asynchronous, max_concurrency=1, use_listings_cache=False)
 

@@ -12,11 +12,13 @@ from pipeline import Trained, run_stage, segment_and_score
 from s3_server import FaultyS3
 
 from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import BlockError, VolumeError
 from spoco_blocks.grid import Box
 from spoco_blocks.settings import jobs, parse_settings
 from spoco_blocks.stages.estimate import disk_used, run_estimate
+from spoco_blocks.stages.plan.stores import choose_place
 from spoco_blocks.stages.report import run_report
 from spoco_blocks.stages.stitch.restitch import Sweep, restitch
 from spoco_blocks.volumes import create_zarr, open_volume, remove_tree
@@ -61,12 +63,21 @@ def every(number: int):
     return lambda *_: KINDS[n // number % len(KINDS)] if (n := next(asked)) % number == 0 else None
 
 
-def test_the_result_is_that_of_a_local_disk_whatever_goes_wrong(trained, on_s3, s3: FaultyS3):
-    local = trained.segment("local-disk")
-    settings = settings_of(on_s3, "faulty-s3")
-    with s3.failing(every(25)):
-        remote = segment_and_score(settings, "faulty-s3", on_s3.layout)
+@pytest.fixture(scope="module")
+def local(trained):
+    return trained.segment("local-disk")
+
+
+@pytest.fixture(scope="module")
+def remote(on_s3, s3: FaultyS3):
+    """All stages, while requests fail."""
+    with s3.failing(every(40)):
+        results = segment_and_score(settings_of(on_s3, "faulty-s3"), "faulty-s3", on_s3.layout)
     assert s3.faults >= 2 * len(KINDS)
+    return results
+
+
+def test_the_result_is_that_of_a_local_disk_whatever_goes_wrong(local, remote):
     assert remote.segments == "s3://phantoms/results/faulty-s3/segmentation.zarr"
     assert not list(remote.root.rglob("*.zarr"))
     for name in ARRAYS:
@@ -75,3 +86,43 @@ def test_the_result_is_that_of_a_local_disk_whatever_goes_wrong(trained, on_s3, 
         np.testing.assert_array_equal(whole(remote.segments, level), whole(local.segments, level))
     assert pq.read_table(remote.objects).equals(pq.read_table(local.objects))
     assert remote.scores.read_text() == local.scores.read_text()
+
+
+def test_what_looks_at_arrays_later_finds_them(on_s3, local, remote):
+    settings, layout = settings_of(on_s3, "faulty-s3"), on_s3.layout
+    assert disk_used(remote) == disk_used(local)
+    rows = restitch(layout, "faulty-s3", Sweep((1.0,), score=True), Execution())
+    assert rows == restitch(layout, "local-disk", Sweep((1.0,), score=True), Execution())
+    run_estimate(jobs.segmentation_job(settings, "estimate", "faulty-s3"), layout, None)
+    run_report(jobs.segmentation_job(settings, "report", "faulty-s3"), layout)
+    assert "The segmentation is not there" not in remote.report.read_text()
+
+
+def test_a_block_that_cannot_be_written_is_named_and_the_others_are_done(on_s3, local, remote, s3, impatient):
+    plan, relabel = (
+        jobs.segmentation_job(settings_of(on_s3, "faulty-s3"), stage, "faulty-s3") for stage in ("plan", "relabel")
+    )
+    remove_tree(remote.segments)
+    run_stage("plan", plan, on_s3.layout)
+    bad = "/phantoms/results/faulty-s3/segmentation.zarr/0/c/1/0/1"
+    message = r"1 of 8 blocks failed(?s:.*)\[20:40, 0:24, 32:64\].*reduce your request rate.*AWS_MAX_ATTEMPTS"
+    fails = lambda method, path, _: "SlowDown" if (method, path) == ("PUT", bad) else None  # noqa: E731
+    with s3.failing(fails), pytest.raises(BlockError, match=message) as failed:
+        # Processes, which find the store as this one does.
+        run_stage("relabel", relabel, on_s3.layout, Execution("dask", 2, retries=0))
+    assert s3.secret not in str(failed.value)
+    run_stage("relabel", relabel, on_s3.layout)
+    assert Manifest.read(remote.manifest("relabel", 0)).result["computed"] == 1
+    np.testing.assert_array_equal(whole(remote.segments), whole(local.segments))
+
+
+def test_a_place_belongs_to_one_results_folder(on_s3, remote, tmp_path):
+    job = jobs.segmentation_job(settings_of(on_s3, "faulty-s3"), "plan", "faulty-s3")
+    elsewhere = SegmentationResults(tmp_path / "faulty-s3")
+    with pytest.raises(VolumeError, match=r"is there already.*execution.arrays"):
+        choose_place(elsewhere, job.arrays)
+    assert not elsewhere.place.exists()
+    moved = choose_place(elsewhere, "s3://phantoms/others/")
+    assert moved.fragments == "s3://phantoms/others/faulty-s3/fragments.zarr"
+    assert Layout(tmp_path).segmentation("none").arrays is None
+    assert choose_place(moved, None) == elsewhere
