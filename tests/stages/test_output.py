@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_blocks_without_a_voxel_to_segment_are_skipped_and_counted(trained, tmp_
     assert (manifest["computed"], manifest["skipped"]) == (8, 4)
     records = Records(results.ledger("embed"), manifest["records"], 8)
     assert [bool(records[block]["skipped"]) for block in range(8)] == [False, True] * 4
-    written = [path for path in results.embeddings.rglob("*") if path.is_file() and path.name != "zarr.json"]
+    written = [path for path in Path(results.embeddings).rglob("*") if path.is_file() and path.name != "zarr.json"]
     assert len(written) == 4
 
 
