@@ -103,7 +103,7 @@ def open_volume(
     for candidate in FORMATS.values():
         if candidate.detects(uri):
             return candidate.open(uri, level=level, axes=axes, voxel_size_nm=voxel_size_nm)
-    if "://" not in uri and Path(uri).exists():
+    if not is_remote(uri) and Path(uri).exists():
         raise VolumeError(
             f"{uri}: is none of {', '.join(FORMATS)}; convert it, or name the volume inside: {_inside(Path(uri))}."
         )
@@ -117,7 +117,7 @@ def _inside(path: Path) -> str:
 
 def _nearest(uri: str) -> str:
     """Say how far the path exists and what is there instead."""
-    if "://" in uri:
+    if is_remote(uri):
         return (
             f"; check the address, and the credentials where it is not public ({object_store.CREDENTIALS}). OME-Zarr "
             "and Zarr can be read from there; copy other formats to a local path."
