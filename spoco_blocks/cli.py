@@ -77,9 +77,10 @@ def _say_costs(settings: Settings, args: argparse.Namespace) -> None:
         planning = jobs.read_job(jobs.PlanJob, jobs.canonical(jobs.segmentation_job(settings, "plan", name)))
         job = jobs.read_job(jobs.EstimateJob, jobs.canonical(jobs.segmentation_job(settings, "estimate", name)))
         cut, _ = prepare(planning, layout)
-        stages, costs = estimate(cut, job, layout.segmentation(name))
+        results = layout.segmentation(name).with_arrays_below(planning.arrays)
+        stages, costs = estimate(cut, job, results)
         show_estimate(name, cut, stages, costs, args.workers)
-        refuse(stages, cut, layout.segmentation(name), args.memory_mb)
+        refuse(stages, cut, results, args.memory_mb)
 
 
 def estimate(args: argparse.Namespace) -> None:

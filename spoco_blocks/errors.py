@@ -27,6 +27,10 @@ class VolumeNotFoundError(SpocoBlocksError, FileNotFoundError):
     """Nothing is stored where a volume was expected."""
 
 
+class StoreError(SpocoBlocksError, OSError):
+    """An object store that did not answer or refused; another attempt may go better."""
+
+
 class LabelsError(SpocoBlocksError, ValueError):
     """Labels from which nothing can be learnt."""
 

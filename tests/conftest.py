@@ -65,3 +65,26 @@ def trained(tmp_path_factory) -> Trained:
     run_labels(jobs.labels_job(settings, "balls"), layout.volume("balls"), Execution())
     run_train(jobs.train_job(settings, "balls"), layout, threads=1)
     return Trained(layout, tree)
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """An S3 server in this process, which everything started from here finds through the environment."""
+    from s3_server import s3_server
+
+    with s3_server() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def impatient(s3, monkeypatch):
+    """Clients that soon give up."""
+    from s3_server import S3FileSystem, forget_clients
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(S3FileSystem, "retries", 2)
+    forget_clients()
+    yield
+    forget_clients()

@@ -1,9 +1,9 @@
-"""Where results lie. One place for every path below the results folder."""
+"""Where results lie. One place for every path below the results folder, and for arrays that are elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -113,9 +113,30 @@ class PseudoResults:
 
 @dataclass(frozen=True)
 class SegmentationResults:
-    """Results of one segmentation."""
+    """Results of one segmentation.
+
+    Attributes
+    ----------
+    root : Path
+        Its folder.
+    arrays : str or None
+        Folder or URI that its large arrays lie in; None = the same folder.
+    """
 
     root: Path
+    arrays: str | None = None
+
+    @property
+    def place(self) -> Path:
+        """File that says where the arrays are, for the stages after `plan`; absent where they are in this folder."""
+        return self.root / "arrays.txt"
+
+    def with_arrays_below(self, place: str | None) -> SegmentationResults:
+        """Give the same with its arrays in a folder or below a URI that it shares; None = in its own folder."""
+        return replace(self, arrays=None if place is None else f"{place.rstrip('/')}/{self.root.name}")
+
+    def _array(self, name: str) -> str:
+        return f"{self.arrays or self.root}/{name}.zarr"
 
     def manifest(self, stage: str, shard: int | None = None) -> Path:
         """Manifest of a stage, or of one shard of its work."""
@@ -128,29 +149,29 @@ class SegmentationResults:
         return self.root / stage
 
     @property
-    def embeddings(self) -> Path:
+    def embeddings(self) -> str:
         """Array (c, z, y, x) float16: the network's output, without coordinates."""
-        return self.root / "embeddings.zarr"
+        return self._array("embeddings")
 
     @property
-    def foreground(self) -> Path:
+    def foreground(self) -> str:
         """Array (z, y, x) uint8: foreground probability, 255 = 1."""
-        return self.root / "foreground.zarr"
+        return self._array("foreground")
 
     @property
-    def affinities(self) -> Path:
+    def affinities(self) -> str:
         """Array (o, z, y, x) uint8: probability of one object for each offset, 255 = 1; where the model predicts it."""
-        return self.root / "affinities.zarr"
+        return self._array("affinities")
 
     @property
-    def fragments(self) -> Path:
+    def fragments(self) -> str:
         """Array (z, y, x) uint32: fragments, numbered from 1 within each block."""
-        return self.root / "fragments.zarr"
+        return self._array("fragments")
 
     @property
-    def segments(self) -> Path:
+    def segments(self) -> str:
         """OME-Zarr label image: the final segmentation."""
-        return self.root / "segmentation.zarr"
+        return self._array("segmentation")
 
     @property
     def modes(self) -> Path:
@@ -254,7 +275,8 @@ class Layout:
 
     def segmentation(self, name: str) -> SegmentationResults:
         """Results of a segmentation."""
-        return SegmentationResults(self.root / "segmentations" / name)
+        results = SegmentationResults(self.root / "segmentations" / name)
+        return replace(results, arrays=results.place.read_text().strip()) if results.place.exists() else results
 
     def ledger_folders(self) -> Iterator[tuple[str, str, Path]]:
         """Give every folder that holds ledgers: whose it is, its stage, and where it lies.

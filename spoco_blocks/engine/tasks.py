@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from spoco_blocks.engine.frames import Tables, pack
-from spoco_blocks.errors import ResourceError, SpocoBlocksError
+from spoco_blocks.errors import ResourceError, SpocoBlocksError, StoreError
 from spoco_blocks.grid import Block, BlockGrid
 
 # Long enough that handing out a batch costs nothing beside it, short enough that little is lost with it.
@@ -97,8 +97,8 @@ class Failure:
     def of(cls, error: BaseException) -> Failure:
         """Describe an exception; exceptions themselves do not always survive the way from a worker."""
         if isinstance(error, SpocoBlocksError):
-            # Our own errors are of settings and data, which do not change; memory may be there the next time.
-            return cls(str(error), again=isinstance(error, ResourceError))
+            # Our own errors are of settings and data, which do not change; memory and stores may be there next time.
+            return cls(str(error), again=isinstance(error, ResourceError | StoreError))
         return cls(f"{type(error).__name__}: {error}", True, "".join(traceback.format_exception(error)))
 
 

@@ -92,6 +92,7 @@ class PlanJob(Section):
     prediction: PredictionSettings
     embeddings: Literal["keep", "stream"]
     embedding_type: Literal["float16", "int8"]
+    arrays: str | None
 
 
 class SegmentationJob(Section):
@@ -214,6 +215,7 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             prediction=section.prediction,
             embeddings=section.embeddings,
             embedding_type=section.embedding_type,
+            arrays=settings.execution.arrays,
         )
     if stage in ("calibrate", "cluster"):
         return ClusterJob(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,14 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             hint = f"; did you mean '{near[0]}'?" if near else "; it has no such key"
             lines.append(f"  {where}: unknown key '{key}'{hint}")
         else:
-            got = "" if item["type"] == "missing" else f" (got {str(item['input'])[:80]!r})"
+            got = "" if item["type"] == "missing" else f" (got {_shown(item['input'])!r})"
             lines.append(f"  {where or 'the file'}: {item['msg'].removeprefix('Value error, ')}{got}")
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """Shorten a value, without the credentials that a URI may hold."""
+    return re.sub(r"(?<=://)[^/]*@", "***@", str(value))[:80]
 
 
 def _all_keys(schema: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from spoco_blocks.settings.annotation_curve import AnnotationCurveSettings
-from spoco_blocks.settings.base import Count, CountOrZero, Fraction, LengthsNm, Name, Section
+from spoco_blocks.settings.base import Count, CountOrZero, Fraction, LengthsNm, Name, Section, Uri, WritableUri
 from spoco_blocks.settings.images import Images
 from spoco_blocks.settings.network import NetworkSettings
 from spoco_blocks.settings.pseudo_labels import PseudoLabelSettings
@@ -40,8 +40,9 @@ class Region(Section):
 class Source(Section):
     """A stored volume."""
 
-    uri: str
-    """Where it is: an OME-Zarr image, a Zarr array, FILE.h5/DATASET, or a CVPPP or Cityscapes folder."""
+    uri: Uri
+    """Where it is: an OME-Zarr image or a Zarr array (a path, s3://BUCKET/KEY or https://…), FILE.h5/DATASET, or a
+    CVPPP or Cityscapes folder."""
     level: CountOrZero = 0
     """Level of an OME-Zarr pyramid, 0 = full resolution. Objects about 15 voxels across learn quickest."""
     axes: Literal["yx", "zyx", "czyx", "nyx", "cnyx"] | None = None
@@ -164,6 +165,9 @@ class ExecutionSettings(Section):
     """Address of a running Dask scheduler, tcp://HOST:8786, whose workers predict and cluster instead; they must see
     the same files. Those with a GPU are told by `dask worker ADDRESS --resources gpu=1`. Or slurm (pbs, lsf, sge):
     workers are jobs of that queue, as Dask's configuration describes them."""
+    arrays: WritableUri | None = None
+    """Where embeddings, foreground, affinities, fragments and segmentations go: a folder or s3://BUCKET/PREFIX, which
+    no other results folder may use; null = into the results folder, where everything else stays."""
 
 
 class Settings(Section):

@@ -124,7 +124,7 @@ def run_agree(job: AgreeJob, layout: Layout, execution: Execution) -> Manifest:
     grid = BlockGrid(plan.shape, plan.block_shape)
     # Without the limits in its identity: another limit counts nothing anew.
     counted = digest("overlaps", VERSION, job.volume.model_dump(mode="json"), inputs)
-    of_f, of_g = Source(uri=str(f.segments)), Source(uri=str(g.segments))
+    of_f, of_g = Source(uri=f.segments), Source(uri=g.segments)
     overlaps = Blocks(grid, results.ledger("overlaps"), counted)
     run(OverlapBlock(of_f, of_g, plan.origin, job.volume, layout.root, counted), overlaps, execution)
     table = choose_segments(*load_overlaps(Records(overlaps.folder, overlaps.record_identity, len(grid))), job)
@@ -132,7 +132,7 @@ def run_agree(job: AgreeJob, layout: Layout, execution: Execution) -> Manifest:
     create_arrays(plan, results)
     task = WriteBlock(
         g=of_g,
-        foreground=(Source(uri=str(f.foreground)), Source(uri=str(g.foreground))),
+        foreground=(Source(uri=f.foreground), Source(uri=g.foreground)),
         threshold=job.background,
         origin=plan.origin,
         lookup=results.lookup,

@@ -241,7 +241,7 @@ def cluster_task(
         identity=identity,
         method=method,
         source=plan.embedded(results, threshold, affinities=needs_affinities),
-        fragments=Source(uri=str(results.fragments)),
+        fragments=Source(uri=results.fragments),
     )
 
 

@@ -21,6 +21,7 @@ from spoco_blocks.stages.output import PredictedOutput, StoredOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.plan.samples import Costs, measure_costs
 from spoco_blocks.stages.relabel import RELABEL_BYTES
+from spoco_blocks.volumes import is_remote, stored_bytes
 
 VERSION = 1
 # Of the free disk, what the stores may take: records, logs and others need some as well.
@@ -207,9 +208,12 @@ def check_disk(stages: list[StageEstimate], results: SegmentationResults) -> Non
     ResourceError
         When it cannot.
     """
+    arrays = results.arrays or str(results.root)
+    if is_remote(arrays):  # which says nothing of how much it may hold
+        return
     needed = sum(stage.disk_bytes for stage in stages)
     there = sum(disk_used(results).values())
-    folder = next(path for path in (results.root, *results.root.absolute().parents) if path.exists())
+    folder = next(path for path in (Path(arrays), *Path(arrays).absolute().parents) if path.exists())
     free = DISK_SHARE * shutil.disk_usage(folder).free
     if needed - there > free:
         parts = ", ".join(f"{stage.stage} {size_text(stage.disk_bytes)}" for stage in stages if stage.disk_bytes)
@@ -248,11 +252,7 @@ STORES = {
 
 def disk_used(results: SegmentationResults) -> dict[str, int]:
     """Give the bytes that the stores of each stage take now; the pyramid counts with `relabel`."""
-    return {stage: sum(_bytes_below(getattr(results, name)) for name in names) for stage, names in STORES.items()}
-
-
-def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {stage: sum(stored_bytes(getattr(results, name)) for name in names) for stage, names in STORES.items()}
 
 
 def size_text(size: float) -> str:

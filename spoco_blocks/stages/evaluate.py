@@ -115,10 +115,10 @@ class Compared:
 
 
 def compare(
-    settings: TruthSettings, store: Path, plan: Plan, folder: Path, identity: str, execution: Execution
+    settings: TruthSettings, store: str, plan: Plan, folder: Path, identity: str, execution: Execution
 ) -> Compared:
     """Count in blocks how the truth and what a store holds overlap."""
-    stored = Source(uri=str(store))
+    stored = Source(uri=store)
     images = plan.planar and plan.shape[0] > 1
     truth = _with_axes(id_source(settings), images)
     ignore = None if settings.ignore is None else _with_axes(id_source(settings.ignore), images)

@@ -87,8 +87,8 @@ def run_relabel(job: SegmentationJob, layout: Layout, execution: Execution, shar
     inputs = {"stitch": Manifest.read(results.manifest("stitch")).digest}
     watch = Stopwatch("relabel", digest("relabel", VERSION, job.model_dump(mode="json"), inputs), inputs)
     task = RelabelBlock(
-        fragments=Source(uri=str(results.fragments)),
-        segments=Source(uri=str(results.segments)),
+        fragments=Source(uri=results.fragments),
+        segments=Source(uri=results.segments),
         lookup=results.lookup,
         identity=watch.identity,
         offsets=results.offsets,
@@ -109,8 +109,8 @@ def run_pyramid(job: SegmentationJob, layout: Layout, execution: Execution) -> M
     watch = Stopwatch("pyramid", digest("pyramid", VERSION, job.model_dump(mode="json"), inputs), inputs)
     blocks_done, work_s = 0, 0.0
     for level, factor in enumerate(plan.factors, 1):
-        fine = Source(uri=str(results.segments), level=level - 1)
-        coarse = Source(uri=str(results.segments), level=level)
+        fine = Source(uri=results.segments, level=level - 1)
+        coarse = Source(uri=results.segments, level=level)
         meta = open_source(coarse).meta
         grid = BlockGrid(meta.shape, triple(min(s, e) for s, e in zip(meta.shard_shape, meta.shape, strict=True)))
         blocks = Blocks(grid, results.ledger("pyramid") / f"level-{level}", watch.identity)

@@ -12,14 +12,16 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from spoco_blocks.errors import VolumeError, VolumeNotFoundError
-from spoco_blocks.volumes import cityscapes, cvppp, hdf5, ome_zarr, zarr_array
+from spoco_blocks.volumes import cityscapes, cvppp, hdf5, object_store, ome_zarr, zarr_array
 from spoco_blocks.volumes.downscaled import Downscaled
 from spoco_blocks.volumes.instances import read_instances
 from spoco_blocks.volumes.joined import JoinedLabels
 from spoco_blocks.volumes.layout import voxel_size_of
+from spoco_blocks.volumes.object_store import is_remote, remove_tree, stored_bytes
 from spoco_blocks.volumes.ome_zarr_create import create_ome_zarr
 from spoco_blocks.volumes.protocol import Volume, VolumeMeta
 from spoco_blocks.volumes.zarr_array import choose_chunks, compressed_bytes, create_zarr
+from spoco_blocks.volumes.zarr_array import detects as is_stored
 
 __all__ = [
     "FORMATS",
@@ -32,8 +34,12 @@ __all__ = [
     "compressed_bytes",
     "create_ome_zarr",
     "create_zarr",
+    "is_remote",
+    "is_stored",
     "open_volume",
     "read_instances",
+    "remove_tree",
+    "stored_bytes",
 ]
 
 
@@ -68,8 +74,9 @@ def open_volume(
     Parameters
     ----------
     uri : str or path
-        ``IMAGE.zarr``, ``IMAGE.zarr/labels/NAME``, ``IMAGE.zarr/LEVEL``, a plain Zarr array, ``FILE.h5/DATASET``,
-        ``FOLDER/rgb`` of a CVPPP folder, or ``FOLDER/leftImg8bit/SPLIT`` of Cityscapes.
+        ``IMAGE.zarr``, ``IMAGE.zarr/labels/NAME``, ``IMAGE.zarr/LEVEL``, a plain Zarr array (these also at
+        ``s3://BUCKET/`` and ``https://SERVER/``), ``FILE.h5/DATASET``, ``FOLDER/rgb`` of a CVPPP folder, or
+        ``FOLDER/leftImg8bit/SPLIT`` of Cityscapes.
     level : int
         Level of an OME-Zarr pyramid, 0 for full resolution.
     axes : str, optional
@@ -96,7 +103,7 @@ def open_volume(
     for candidate in FORMATS.values():
         if candidate.detects(uri):
             return candidate.open(uri, level=level, axes=axes, voxel_size_nm=voxel_size_nm)
-    if "://" not in uri and Path(uri).exists():
+    if not is_remote(uri) and Path(uri).exists():
         raise VolumeError(
             f"{uri}: is none of {', '.join(FORMATS)}; convert it, or name the volume inside: {_inside(Path(uri))}."
         )
@@ -110,8 +117,11 @@ def _inside(path: Path) -> str:
 
 def _nearest(uri: str) -> str:
     """Say how far the path exists and what is there instead."""
-    if "://" in uri:
-        return "; check the address."
+    if is_remote(uri):
+        return (
+            f"; check the address, and the credentials where it is not public ({object_store.CREDENTIALS}). OME-Zarr "
+            "and Zarr can be read from there; copy other formats to a local path."
+        )
     path = Path(uri)
     parent = next((p for p in path.parents if p.exists()), Path())
     missing = path.relative_to(parent).parts[0]

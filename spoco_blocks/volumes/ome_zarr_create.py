@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Triple
 from spoco_blocks.volumes.layout import VoxelSize
+from spoco_blocks.volumes.object_store import reaching, zarr_store
 from spoco_blocks.volumes.ome_zarr import ome_attributes, open_ome_zarr
 from spoco_blocks.volumes.pipeline import codec_pipeline
 from spoco_blocks.volumes.zarr_array import ZarrVolume, create_array, open_node, refuse_existing
@@ -90,8 +91,8 @@ def create_ome_zarr(
     uri = uri.rstrip("/")
     refuse_existing(uri, overwrite)
     labels = _labels_group(uri, version) if is_label else None
-    with codec_pipeline(fast=False):
-        zarr.create_group(uri, zarr_format=_ZARR_FORMAT[version], overwrite=overwrite)
+    with reaching(uri), codec_pipeline(fast=False):
+        zarr.create_group(zarr_store(uri), zarr_format=_ZARR_FORMAT[version], overwrite=overwrite)
     cumulative = list(accumulate(factors, _times, initial=(1, 1, 1)))
     for level, factor in enumerate(cumulative):
         create_array(
@@ -152,8 +153,8 @@ def _describe(uri: str, attributes: dict[str, Any], version: Version) -> None:
         for part in (*attributes.get("multiscales", ()), attributes.get("image-label")):
             if part is not None:
                 part["version"] = version
-    with codec_pipeline(fast=False):
-        zarr.open_group(uri, mode="r+").attrs.update(attributes)
+    with reaching(uri), codec_pipeline(fast=False):
+        zarr.open_group(zarr_store(uri), mode="r+").attrs.update(attributes)
 
 
 def _labels_group(uri: str, version: Version) -> str | None:
@@ -178,8 +179,8 @@ def _labels_group(uri: str, version: Version) -> str | None:
 def _register(labels_uri: str, name: str, version: Version) -> None:
     group = open_node(labels_uri)
     if group is None or "labels" not in ome_attributes(group):
-        with codec_pipeline(fast=False):
-            zarr.open_group(labels_uri, mode="a", zarr_format=_ZARR_FORMAT[version])
+        with reaching(labels_uri), codec_pipeline(fast=False):
+            zarr.open_group(zarr_store(labels_uri), mode="a", zarr_format=_ZARR_FORMAT[version])
         known: list[str] = []
     else:
         known = ome_attributes(group)["labels"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from math import prod
 from typing import Any, Literal
 
@@ -13,9 +14,10 @@ import zarr
 from numpy.typing import DTypeLike
 from zarr.codecs import BloscCodec
 
-from spoco_blocks.errors import VolumeError, VolumeNotFoundError
+from spoco_blocks.errors import SpocoBlocksError, VolumeError, VolumeNotFoundError
 from spoco_blocks.grid import Triple
 from spoco_blocks.volumes.layout import Index, Layout, StoredVolume, VoxelSize, layout_of, meta_of, voxel_size_of
+from spoco_blocks.volumes.object_store import is_remote, reaching, zarr_store
 from spoco_blocks.volumes.pipeline import codec_pipeline
 from spoco_blocks.volumes.protocol import VolumeMeta, Voxels
 
@@ -36,20 +38,23 @@ class ZarrVolume(StoredVolume):
     def _array(self, mode: Literal["r", "r+"]) -> Any:
         key = os.getpid(), mode
         if key not in self._handles:
-            with codec_pipeline(fast=mode == "r"):
-                array = zarr.open_array(self._uri, mode=mode)
+            # zarrs knows no stores but local ones
+            with codec_pipeline(fast=mode == "r" and not is_remote(self._uri)):
+                array = zarr.open_array(zarr_store(self._uri), mode=mode)
             if not array.dtype.isnative:  # of format 2 only; zarrs refuses it
                 with codec_pipeline(fast=False):
-                    array = zarr.open_array(self._uri, mode=mode)
+                    array = zarr.open_array(zarr_store(self._uri), mode=mode)
             self._handles[key] = array
         return self._handles[key]
 
     def _read(self, index: Index) -> Voxels:
-        voxels: Voxels = np.asarray(self._array("r")[index])
+        with reaching(self._uri):
+            voxels: Voxels = np.asarray(self._array("r")[index])
         return voxels
 
     def _write(self, index: Index, voxels: Voxels) -> None:
-        self._array("r+")[index] = voxels
+        with reaching(self._uri):
+            self._array("r+")[index] = voxels
 
 
 def open_node(uri: str) -> Any:
@@ -59,20 +64,19 @@ def open_node(uri: str) -> Any:
     ------
     VolumeError
         When the URI is remote and the library that reaches it is not installed, or the metadata is damaged.
+    StoreError
+        When the URI is remote and the place does not answer.
     """
     try:
-        with codec_pipeline(fast=False):
-            return zarr.open(uri, mode="r")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ImportError as error:
-        raise VolumeError(
-            f"{uri}: cannot be reached from here ({error}); install that, or copy the volume to a local path."
-        ) from error
+        with reaching(uri), suppress(FileNotFoundError, NotADirectoryError), codec_pipeline(fast=False):
+            return zarr.open(zarr_store(uri), mode="r")
+    except SpocoBlocksError:
+        raise
     except (OSError, ValueError) as error:
         raise VolumeError(
             f"{uri}: its Zarr metadata cannot be read ({type(error).__name__}: {error}); copy or create it again."
         ) from error
+    return None
 
 
 def children(group: Any) -> str:
@@ -174,9 +178,9 @@ def create_array(
     # one channel is presented without its axis, so it is stored without one
     first: tuple[int, ...] = (channels,) if channels and channels > 1 else ()
     names = ("c" if first else "") + spatial
-    with codec_pipeline(fast=False):
+    with reaching(uri), codec_pipeline(fast=False):
         zarr.create_array(
-            uri,
+            zarr_store(uri),
             shape=(*first, *shape),
             chunks=(*first, *chunk_shape),
             shards=(*first, *shard_shape) if shard_shape else None,

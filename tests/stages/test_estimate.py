@@ -41,7 +41,7 @@ def test_counts_are_those_of_the_run(trained):
     results = trained.segment("counted", **kind)
     for stage in ("embed", "cluster", "relabel"):
         assert found[stage].blocks == Manifest.read(results.manifest(stage, 0)).result["computed"]
-    stores = [results.embeddings, results.foreground, results.affinities]
+    stores = map(Path, (results.embeddings, results.foreground, results.affinities))
     files = [path for store in stores for path in store.rglob("*") if path.is_file() and path.name != "zarr.json"]
     assert found["embed"].files == len(files)
 

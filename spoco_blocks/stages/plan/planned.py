@@ -109,9 +109,9 @@ class Plan:
         if self.stream:
             return replace(self.predicted, offsets=offsets)
         return StoredOutput(
-            embeddings=Source(uri=str(results.embeddings)),
-            foreground=Source(uri=str(results.foreground)),
-            affinities=Source(uri=str(results.affinities)) if offsets else None,
+            embeddings=Source(uri=results.embeddings),
+            foreground=Source(uri=results.foreground),
+            affinities=Source(uri=results.affinities) if offsets else None,
             channels=self.predicted.channels,
             offsets=offsets,
         )

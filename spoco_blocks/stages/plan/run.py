@@ -13,7 +13,7 @@ from spoco_blocks.stages.output import int8_scale
 from spoco_blocks.stages.plan.make import SAID_BY_THE_MODEL, check_fits, make_plan
 from spoco_blocks.stages.plan.planned import Plan
 from spoco_blocks.stages.plan.samples import largest_values
-from spoco_blocks.stages.plan.stores import create_stores
+from spoco_blocks.stages.plan.stores import choose_place, create_stores
 
 VERSION = 4
 
@@ -28,10 +28,10 @@ def run_plan(job: PlanJob, layout: Layout, content: str = "") -> Manifest:
     GridError
         When blocks and stores do not fit.
     VolumeError
-        When the mask does not cover the raw data.
+        When the mask does not cover the raw data, or arrays of something else are where those of this shall be.
     """
     plan, watch = prepare(job, layout, content)
-    results = layout.segmentation(job.segmentation)
+    results = choose_place(layout.segmentation(job.segmentation), job.arrays)
     create_stores(plan, results)
     result = {"job": job.model_dump(mode="json"), "plan": plan.describe(), "blocks": len(plan.cluster_grid)}
     return watch.finish(results.manifest("plan"), result)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from spoco_blocks.engine.layout import SegmentationResults
+from spoco_blocks.engine.manifest import write_atomically
 from spoco_blocks.engine.runner import check_writable
-from spoco_blocks.errors import VolumeError
+from spoco_blocks.errors import StoreError, VolumeError, VolumeNotFoundError
 from spoco_blocks.grid import triple
 from spoco_blocks.stages.block_shapes import CHUNK_EDGE, divisor_up_to
 from spoco_blocks.stages.plan.planned import Plan
-from spoco_blocks.volumes import Volume, create_ome_zarr, create_zarr, open_volume
+from spoco_blocks.volumes import Volume, create_ome_zarr, create_zarr, is_stored, open_volume, remove_tree
 
 
 def create_stores(plan: Plan, results: SegmentationResults) -> None:
@@ -27,7 +28,7 @@ def create_stores(plan: Plan, results: SegmentationResults) -> None:
     """
     common = store_layout(plan)
     offsets = len(plan.offsets)
-    output: list[tuple[Path, str, int | None]] = [
+    output: list[tuple[str, str, int | None]] = [
         (results.embeddings, "float16" if plan.predicted.scale is None else "int8", plan.predicted.channels),
         (results.foreground, "uint8", None),
         (results.affinities, "uint8", offsets),
@@ -35,20 +36,45 @@ def create_stores(plan: Plan, results: SegmentationResults) -> None:
     arrays = [] if plan.stream else output[: 3 if offsets else 2]
     if plan.stream:
         shutil.rmtree(results.ledger("embed"), ignore_errors=True)
-    for path, *_ in output[len(arrays) :]:
-        shutil.rmtree(path, ignore_errors=True)
-    for path, dtype, channels in [*arrays, (results.fragments, "uint32", None)]:
-        if not store_fits(path, dtype, channels, common):
-            _forget(path, results, "cluster" if path == results.fragments else "embed")
-            create_zarr(str(path), dtype=dtype, channels=channels, overwrite=True, **common)
+    for uri, *_ in output[len(arrays) :]:
+        remove_tree(uri)
+    for uri, dtype, channels in [*arrays, (results.fragments, "uint32", None)]:
+        if not store_fits(uri, dtype, channels, common):
+            _forget(uri, results, "cluster" if uri == results.fragments else "embed")
+            create_zarr(uri, dtype=dtype, channels=channels, overwrite=True, **common)
     if not (store_fits(results.segments, "uint32", None, common) and _levels_fit(results.segments, plan)):
         _forget(results.segments, results, "relabel", "pyramid")
         create_ome_zarr(
-            str(results.segments), dtype="uint32", levels=plan.levels, factors=plan.factors, is_label=True,
+            results.segments, dtype="uint32", levels=plan.levels, factors=plan.factors, is_label=True,
             name="segmentation", **common,
         )  # fmt: skip
-    for path in [*(path for path, *_ in arrays), results.fragments, results.segments]:
-        check_writable(plan.cluster_grid, open_volume(path).meta.shard_shape)
+    for uri in [*(uri for uri, *_ in arrays), results.fragments, results.segments]:
+        check_writable(plan.cluster_grid, open_volume(uri).meta.shard_shape)
+
+
+def choose_place(results: SegmentationResults, arrays: str | None) -> SegmentationResults:
+    """Write down where the arrays of a segmentation go: below `arrays`, or into its folder.
+
+    Raises
+    ------
+    VolumeError
+        When arrays are there that this results folder did not put there: it cannot know what they hold.
+    """
+    moved = results.with_arrays_below(arrays)
+    if moved == results:
+        return results
+    if moved.arrays is None:
+        results.place.unlink()
+        return moved
+    for uri in (moved.embeddings, moved.foreground, moved.affinities, moved.fragments, moved.segments):
+        if is_stored(uri):
+            raise VolumeError(
+                f"{uri} is there already, and is not what {results.root} has been writing. Remove {moved.arrays}, or "
+                "choose another place (execution.arrays); each results folder needs one of its own."
+            )
+    results.root.mkdir(parents=True, exist_ok=True)
+    write_atomically(results.place, f"{moved.arrays}\n")
+    return moved
 
 
 def store_layout(plan: Plan) -> dict[str, Any]:
@@ -61,17 +87,19 @@ def store_layout(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _forget(store: Path, results: SegmentationResults, *stages: str) -> None:
+def _forget(store: str, results: SegmentationResults, *stages: str) -> None:
     """Remove a store and the records that say its blocks are done."""
     for stage in stages:
         shutil.rmtree(results.ledger(stage), ignore_errors=True)
-    shutil.rmtree(store, ignore_errors=True)
+    remove_tree(store)
 
 
-def store_fits(path: Path, dtype: str, channels: int | None, expected: dict[str, Any]) -> bool:
+def store_fits(uri: str | Path, dtype: str, channels: int | None, expected: dict[str, Any]) -> bool:
     """Tell whether an array is there already and laid out as `store_layout` says."""
     try:
-        volume: Volume = open_volume(path)
+        volume: Volume = open_volume(uri)
+    except StoreError:
+        raise
     except (VolumeError, OSError):
         return False
     meta = volume.meta
@@ -82,13 +110,13 @@ def store_fits(path: Path, dtype: str, channels: int | None, expected: dict[str,
     )
 
 
-def _levels_fit(path: Path, plan: Plan) -> bool:
+def _levels_fit(uri: str, plan: Plan) -> bool:
     shape = plan.shape
     for level, factor in enumerate(plan.factors, 1):
         shape = triple(-(-s // f) for s, f in zip(shape, factor, strict=True))
         try:
-            if open_volume(path, level=level).meta.shape != shape:
+            if open_volume(uri, level=level).meta.shape != shape:
                 return False
-        except VolumeError:
+        except (VolumeError, VolumeNotFoundError):
             return False
     return True

@@ -193,10 +193,10 @@ def _subject(raw: Volume, objects: ObjectTable, scored: Box | None) -> Subject:
     )
 
 
-def _stored(path: Path) -> Volume | None:
+def _stored(uri: str) -> Volume | None:
     """Open one of the results; None where the stage that writes it streamed it, or did not run."""
     try:
-        return open_source(Source(uri=str(path)))
+        return open_source(Source(uri=uri))
     except VolumeNotFoundError:
         return None
 
