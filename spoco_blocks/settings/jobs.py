@@ -24,7 +24,13 @@ from spoco_blocks.settings.sections import (
     TruthSettings,
     VolumeSettings,
 )
-from spoco_blocks.settings.segmentation import BlockSettings, ClusteringSettings, PredictionSettings, StitchingSettings
+from spoco_blocks.settings.segmentation import (
+    BlockSettings,
+    ClusteringSettings,
+    MeshSettings,
+    PredictionSettings,
+    StitchingSettings,
+)
 from spoco_blocks.settings.training import TrainingSettings
 
 
@@ -35,6 +41,7 @@ class CheckJob(Section):
     trained_on: dict[str, tuple[str, ...]]
     segmented: dict[str, tuple[str, ...]]
     model_voxel_size_nm: dict[str, LengthsNm | None]
+    meshed: dict[str, tuple[str, MeshSettings]]
 
 
 class LabelsJob(Section):
@@ -124,6 +131,13 @@ class StitchJob(Section):
     stitching: StitchingSettings
 
 
+class MeshJob(Section):
+    """Mesh the objects."""
+
+    segmentation: str
+    meshes: MeshSettings
+
+
 class EvaluateJob(Section):
     """Score against the truth."""
 
@@ -144,13 +158,14 @@ AnyJob = TypeVar("AnyJob", bound=Section)
 
 
 def check_job(settings: Settings) -> CheckJob:
-    """Give the job of stage `check`: all volumes, and which of them a model learns from and is applied to."""
+    """Give the job of stage `check`: all volumes, which of them a model learns from and is applied to, and meshes."""
     applied = settings.segmentations.values()
     return CheckJob(
         volumes=settings.volumes,
         trained_on={name: model.volumes for name, model in settings.models.items()},
         segmented={name: tuple(s.volume for s in applied if s.model == name) for name in settings.models},
         model_voxel_size_nm={name: model.voxel_size_nm for name, model in settings.models.items()},
+        meshed={name: (s.volume, s.meshes) for name, s in settings.segmentations.items() if s.meshes is not None},
     )
 
 
@@ -197,7 +212,7 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
     Raises
     ------
     SettingsError
-        When there is no such stage.
+        When there is no such stage, or the segmentation is to have no meshes.
     """
     section = settings.segmentations[name]
     volume = settings.volumes[section.volume]
@@ -230,6 +245,8 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
         return StitchJob(segmentation=name, stitching=section.stitching)
     if stage in ("embed", "relabel", "pyramid"):
         return SegmentationJob(segmentation=name)
+    if stage == "mesh" and section.meshes is not None:
+        return MeshJob(segmentation=name, meshes=section.meshes)
     if stage == "evaluate":
         return EvaluateJob(segmentation=name, truth=volume.truth)
     if stage == "report":

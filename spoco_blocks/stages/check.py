@@ -12,7 +12,9 @@ from spoco_blocks.errors import VolumeError
 from spoco_blocks.learn.resample import SAME_SIZE, zoom_between
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import CheckJob, LabelsJob, digest
+from spoco_blocks.stages.block_shapes import pyramid_factors
 from spoco_blocks.stages.mask import open_mask
+from spoco_blocks.stages.mesh_level import check_meshable
 from spoco_blocks.stages.sources import check_volume, chosen_part, open_like
 from spoco_blocks.volumes import Volume
 
@@ -48,6 +50,11 @@ def check_sources(job: CheckJob) -> dict[str, Volume]:
             check_trainable(model, wanted, {name: opened[name] for name in volumes})
             for name in job.segmented[model]:
                 check_alike(model, wanted, volumes[0], opened[volumes[0]], name, opened[name])
+    for name, (of, meshes) in job.meshed.items():
+        meta, (_, planar) = opened[of].meta, _kind(opened[of])
+        assert meta.voxel_size_nm is not None
+        levels = 1 + len(pyramid_factors(meta.shape, meta.voxel_size_nm, planar))
+        check_meshable(name, meshes.level, levels, planar=planar)
     return opened
 
 
