@@ -105,6 +105,17 @@ def test_a_key_belongs_to_its_stage_only():
     assert jobs.train_job(before, "m") == jobs.train_job(after, "m")
 
 
+def test_meshes_are_made_where_they_are_asked_for():
+    with pytest.raises(SettingsError, match="no stage 'mesh'"):
+        jobs.segmentation_job(parse_settings(TREE), "mesh", "s")
+    settings = parse_settings(changed("segmentations.s.meshes", {}))
+    job = jobs.segmentation_job(settings, "mesh", "s")
+    assert jobs.read_job(type(job), jobs.canonical(job)) == job
+    assert jobs.check_job(settings).meshed == {"s": ("v", job.meshes)}
+    for stage in ("plan", "stitch", "relabel", "report"):
+        assert jobs.segmentation_job(settings, stage, "s") == jobs.segmentation_job(parse_settings(TREE), stage, "s")
+
+
 def test_a_preset_gives_the_numbers_that_are_left_out():
     assert NetworkSettings().size == (16, 3, 8)
     assert NetworkSettings(preset="base").size == (32, 4, 16)

@@ -37,22 +37,6 @@ def write_fragment(path: Path, vertices_nm: NDArray[np.float32], triangles: NDAr
     path.write_bytes(b"".join(part.tobytes() for part in parts))
 
 
-def read_fragment(path: Path) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-    """Read a fragment back.
-
-    Returns
-    -------
-    vertices_nm : ndarray of float32, shape (n, 3)
-        Positions x, y, z in nm.
-    triangles : ndarray of uint32, shape (m, 3)
-        Vertices of each triangle.
-    """
-    data = path.read_bytes()
-    count = int(np.frombuffer(data, "<u4", 1)[0])
-    vertices = np.frombuffer(data, "<f4", 3 * count, 4).reshape(-1, 3)
-    return vertices, np.frombuffer(data, "<u4", offset=4 + 12 * count).reshape(-1, 3)
-
-
 def write_manifests(folder: Path, fragments: Iterable[tuple[int, Sequence[str]]]) -> None:
     """Write what makes a folder of fragments a source of meshes.
 

@@ -164,6 +164,18 @@ def test_a_model_for_voxel_sizes_too_far_apart(tree):
         check_sources(jobs.check_job(parse_settings(tree)))
 
 
+def test_meshes_of_images_and_of_levels_that_will_not_be_there(tree):
+    tree["segmentations"]["balls"]["meshes"] = {"level": 1}
+    with pytest.raises(VolumeError, match=r"balls\.meshes\.level is 1, .*levels 0 to 0"):
+        check_sources(jobs.check_job(parse_settings(tree)))
+    tree["segmentations"]["balls"]["meshes"] = {}
+    check_sources(jobs.check_job(parse_settings(tree)))
+    for source in ("raw", "labels", "truth"):
+        tree["volumes"]["balls"][source]["axes"] = "nyx"
+    with pytest.raises(VolumeError, match=r"balls\.meshes: .* 2D images"):
+        check_sources(jobs.check_job(parse_settings(tree)))
+
+
 def test_further_labels_and_dense_regions_must_fit(tree, tmp_path):
     labels = tree["volumes"]["balls"]["labels"]
     labels["also"] = [{"uri": store(tmp_path / "small.zarr", balls()[1][:20])}]
