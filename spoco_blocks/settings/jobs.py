@@ -41,7 +41,6 @@ class CheckJob(Section):
     trained_on: dict[str, tuple[str, ...]]
     segmented: dict[str, tuple[str, ...]]
     model_voxel_size_nm: dict[str, LengthsNm | None]
-    meshed: dict[str, tuple[str, MeshSettings]]
 
 
 class LabelsJob(Section):
@@ -158,14 +157,13 @@ AnyJob = TypeVar("AnyJob", bound=Section)
 
 
 def check_job(settings: Settings) -> CheckJob:
-    """Give the job of stage `check`: all volumes, which of them a model learns from and is applied to, and meshes."""
+    """Give the job of stage `check`: all volumes, and which of them a model learns from and is applied to."""
     applied = settings.segmentations.values()
     return CheckJob(
         volumes=settings.volumes,
         trained_on={name: model.volumes for name, model in settings.models.items()},
         segmented={name: tuple(s.volume for s in applied if s.model == name) for name in settings.models},
         model_voxel_size_nm={name: model.voxel_size_nm for name, model in settings.models.items()},
-        meshed={name: (s.volume, s.meshes) for name, s in settings.segmentations.items() if s.meshes is not None},
     )
 
 

@@ -10,6 +10,7 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.learn.resample import SAME_SIZE, zoom_between
+from spoco_blocks.settings import Settings
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import CheckJob, LabelsJob, digest
 from spoco_blocks.stages.block_shapes import pyramid_factors
@@ -50,11 +51,6 @@ def check_sources(job: CheckJob) -> dict[str, Volume]:
             check_trainable(model, wanted, {name: opened[name] for name in volumes})
             for name in job.segmented[model]:
                 check_alike(model, wanted, volumes[0], opened[volumes[0]], name, opened[name])
-    for name, (of, meshes) in job.meshed.items():
-        meta, (_, planar) = opened[of].meta, _kind(opened[of])
-        assert meta.voxel_size_nm is not None
-        levels = 1 + len(pyramid_factors(meta.shape, meta.voxel_size_nm, planar))
-        check_meshable(name, meshes.level, levels, planar=planar)
     return opened
 
 
@@ -117,6 +113,22 @@ def _unlike(
         f"model {model}, trained at {tuple(map(float, voxel_size_nm or ()))} nm a voxel, cannot serve both volumes: "
         f"{described[0]}; {described[1]}. Choose the `level` at which they agree, or train a model for each."
     )
+
+
+def check_meshes(settings: Settings, opened: Mapping[str, Volume]) -> None:
+    """Check that the segmentations that are to have meshes can have them; `opened` is the raw data of all volumes.
+
+    Raises
+    ------
+    VolumeError
+        When one is of 2D images, or its pyramid will not have the level.
+    """
+    for name, section in settings.segmentations.items():
+        if section.meshes is not None:
+            meta, (_, planar) = opened[section.volume].meta, _kind(opened[section.volume])
+            assert meta.voxel_size_nm is not None
+            levels = 1 + len(pyramid_factors(meta.shape, meta.voxel_size_nm, planar))
+            check_meshable(name, section.meshes.level, levels, planar=planar)
 
 
 def run_check(job: CheckJob, layout: Layout) -> Manifest:
