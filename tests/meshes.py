@@ -62,7 +62,7 @@ def object_table(labels: np.ndarray, size_nm: np.ndarray) -> pa.Table:
 
 def ids_in(folder: Path) -> list[int]:
     """Objects that have a manifest."""
-    return sorted(int(path.name.removesuffix(":0")) for path in folder.glob("*:0"))
+    return sorted(int(path.name.split(":")[0]) for path in folder.iterdir() if path.name.count(":") == 1)
 
 
 def corners(folder: Path, number: int) -> np.ndarray:

@@ -80,9 +80,7 @@ class MeshBlock:
         """Mesh one block, and give the ids of the objects that have a surface in it."""
         written, triangles = [], 0
         for number, vertices, faces in self._surfaces(block.inner):
-            path = self.folder / fragment_name(block.index, number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_fragment(path, self.position_nm(vertices), faces)
+            write_fragment(self.folder / fragment_name(block.index, number), self.position_nm(vertices), faces)
             written.append(number)
             triangles += len(faces)
         return {"ids": np.array(written, np.uint32), "triangles": np.array(triangles)}

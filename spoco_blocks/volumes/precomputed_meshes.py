@@ -17,8 +17,8 @@ INFO = {"@type": "neuroglancer_legacy_mesh"}
 
 
 def fragment_name(block: int, number: int) -> str:
-    """Name the fragment of an object in a block; a folder for each block keeps folders small."""
-    return f"{block}/{number}"
+    """Name the fragment of an object in a block; no folder for each block, because CloudVolume would not find it."""
+    return f"{number}:0:{block}"
 
 
 def write_fragment(path: Path, vertices_nm: NDArray[np.float32], triangles: NDArray[np.uint32]) -> None:
@@ -43,11 +43,10 @@ def write_manifests(folder: Path, fragments: Iterable[tuple[int, Sequence[str]]]
     Parameters
     ----------
     folder : Path
-        Where the fragments are.
+        Where the fragments are; it exists.
     fragments : iterable of (int, sequence of str)
         Every object and the names of its fragments, which may be none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for number, names in fragments:
         (folder / f"{number}:0").write_text(json.dumps({"fragments": list(names)}))
     (folder / "info").write_text(json.dumps(INFO) + "\n")
