@@ -160,6 +160,13 @@ def test_executor_changes_nothing_and_what_is_gone_is_made_again(tmp_path):
     assert contents(folder) == before
 
 
+def test_status_looks_for_ledgers_but_not_among_meshes(tmp_path):
+    layout = segmented(tmp_path, speckled(), (6, 7, 8))
+    _, folder = meshed(layout, level=0)
+    (folder / "shard-0.ledger").touch()
+    assert [stage for _, stage, _ in layout.ledger_folders()] == ["mesh"]
+
+
 def test_what_another_segmentation_left_is_removed(tmp_path):
     layout = segmented(tmp_path, speckled(), (6, 7, 8))
     _, folder = meshed(layout, level=0)
