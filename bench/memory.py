@@ -59,6 +59,7 @@ CASES = (
     ("modes", "cluster"),
     ("modes", "relabel"),
     ("modes", "pyramid"),
+    ("modes", "mesh"),
     ("mutex", "cluster"),
     ("streamed", "cluster"),
     ("modes-dense", "cluster"),

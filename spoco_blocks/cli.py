@@ -20,7 +20,7 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
 from spoco_blocks.engine.slurm import end_of_job, hand_over
 from spoco_blocks.errors import BlockError, HandOverError, SpocoBlocksError
-from spoco_blocks.settings import Settings, annotation_jobs, jobs, json_schema, load_settings
+from spoco_blocks.settings import annotation_jobs, jobs, json_schema, load_settings
 
 log = logging.getLogger("spoco_blocks")
 
@@ -30,12 +30,15 @@ HANDED_OVER = 75
 
 def check(args: argparse.Namespace) -> None:
     """Open everything that a configuration names, and say what does not fit; reads no voxels."""
-    from spoco_blocks.stages.check import check_sources, run_check
+    from spoco_blocks.stages.check import check_meshes, check_sources, run_check
 
     if args.job.lstrip().startswith("{"):
         run_check(jobs.read_job(jobs.CheckJob, args.job), Layout(args.results))
         return
-    for name, raw in check_sources(jobs.check_job(load_settings(Path(args.job)))).items():
+    settings = load_settings(Path(args.job))
+    opened = check_sources(jobs.check_job(settings))
+    check_meshes(settings, opened)
+    for name, raw in opened.items():
         print(f"{name}: {raw.uri}, {raw.meta.shape} voxels of {raw.meta.voxel_size_nm} nm, {raw.meta.dtype}")
     print(f"{args.job} is fine.")
 
@@ -59,28 +62,14 @@ def train(args: argparse.Namespace) -> None:
 
 def plan(args: argparse.Namespace) -> None:
     """Cut a volume into blocks and create the stores; of a configuration file, only say what it will cost."""
+    if not args.job.lstrip().startswith("{"):
+        from spoco_blocks.stages.estimate_words import say_costs
+
+        say_costs(load_settings(Path(args.job)), Layout(args.results), args.workers, args.memory_mb)
+        return
     from spoco_blocks.stages.plan.run import run_plan
 
-    if not args.job.lstrip().startswith("{"):
-        _say_costs(load_settings(Path(args.job)), args)
-        return
     run_plan(jobs.read_job(jobs.PlanJob, args.job), Layout(args.results), args.content)
-
-
-def _say_costs(settings: Settings, args: argparse.Namespace) -> None:
-    from spoco_blocks.stages.estimate import estimate, refuse
-    from spoco_blocks.stages.estimate_words import show_estimate
-    from spoco_blocks.stages.plan.run import prepare
-
-    layout = Layout(args.results)
-    for name in settings.segmentations:
-        planning = jobs.read_job(jobs.PlanJob, jobs.canonical(jobs.segmentation_job(settings, "plan", name)))
-        job = jobs.read_job(jobs.EstimateJob, jobs.canonical(jobs.segmentation_job(settings, "estimate", name)))
-        cut, _ = prepare(planning, layout)
-        results = layout.segmentation(name).with_arrays_below(planning.arrays)
-        stages, costs = estimate(cut, job, results)
-        show_estimate(name, cut, stages, costs, args.workers)
-        refuse(stages, cut, results, args.memory_mb)
 
 
 def estimate(args: argparse.Namespace) -> None:
@@ -135,6 +124,13 @@ def pyramid(args: argparse.Namespace) -> None:
     run_pyramid(jobs.read_job(jobs.SegmentationJob, args.job), Layout(args.results), _execution(args))
 
 
+def mesh(args: argparse.Namespace) -> None:
+    """Write the surfaces of all objects."""
+    from spoco_blocks.stages.mesh import run_mesh
+
+    run_mesh(jobs.read_job(jobs.MeshJob, args.job), Layout(args.results), _execution(args))
+
+
 def agree(args: argparse.Namespace) -> None:
     """Keep what two networks agree on as pseudo-labels."""
     from spoco_blocks.stages.agree import run_agree
@@ -176,8 +172,8 @@ def annotation_curve(args: argparse.Namespace) -> None:
 
 
 STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
-    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, agree, evaluate, report,
-    annotation_baseline, annotation_curve,
+    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, mesh, agree, evaluate,
+    report, annotation_baseline, annotation_curve,
 )  # fmt: skip
 
 

@@ -105,6 +105,26 @@ def test_a_key_belongs_to_its_stage_only():
     assert jobs.train_job(before, "m") == jobs.train_job(after, "m")
 
 
+def test_meshes_are_made_where_they_are_asked_for():
+    with pytest.raises(SettingsError, match="no stage 'mesh'"):
+        jobs.segmentation_job(parse_settings(TREE), "mesh", "s")
+    settings = parse_settings(changed("segmentations.s.meshes", {}))
+    job = jobs.segmentation_job(settings, "mesh", "s")
+    assert jobs.read_job(type(job), jobs.canonical(job)) == job
+    # Nothing else is made again.
+    assert jobs.check_job(settings) == jobs.check_job(parse_settings(TREE))
+    for stage in ("plan", "stitch", "relabel", "report"):
+        assert jobs.segmentation_job(settings, stage, "s") == jobs.segmentation_job(parse_settings(TREE), stage, "s")
+
+
+@pytest.mark.parametrize("axes", ["yx", "nyx", "cnyx"])
+def test_images_have_no_meshes(axes):
+    tree = changed("segmentations.s.meshes", {})
+    tree["volumes"]["v"]["raw"]["axes"] = axes
+    with pytest.raises(SettingsError, match="meshes is for 3D volumes"):
+        parse_settings(tree)
+
+
 def test_a_preset_gives_the_numbers_that_are_left_out():
     assert NetworkSettings().size == (16, 3, 8)
     assert NetworkSettings(preset="base").size == (32, 4, 16)

@@ -14,6 +14,7 @@ from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.calibrate import SeekModes
 from spoco_blocks.stages.cluster import cluster_task
 from spoco_blocks.stages.embed import EmbedBlock
+from spoco_blocks.stages.mesh import MeshBlock
 from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.relabel import CoarsenBlock, RelabelBlock
@@ -39,6 +40,8 @@ def task_of(root: Path, name: str, stage: str) -> tuple[BlockTask, Block]:
     fragments, segments = (Source(uri=str(path)) for path in (results.fragments, results.segments))
     if stage == "relabel":
         return RelabelBlock(fragments, segments, results.lookup, "", results.offsets), block
+    if stage == "mesh":
+        return MeshBlock(segments, (1, 1, 1), plan.voxel_size_nm, results.objects, "", 0, results.meshes), block
     coarse = segments.model_copy(update={"level": 1})
     inner = Box(triple(a // 2 for a in block.inner.start), triple(b // 2 for b in block.inner.stop))
     return CoarsenBlock(segments, coarse, plan.factors[0]), Block(block.index, inner, inner)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+MESHES = "meshes"
+
 
 @dataclass(frozen=True)
 class VolumeResults:
@@ -174,6 +176,11 @@ class SegmentationResults:
         return self._array("segmentation")
 
     @property
+    def meshes(self) -> Path:
+        """Folder of the objects' meshes in neuroglancer's precomputed format."""
+        return self.root / MESHES
+
+    @property
     def modes(self) -> Path:
         """Modes found in each region of the volume, a NumPy archive."""
         return self.root / "modes.npz"
@@ -283,11 +290,12 @@ class Layout:
 
         Notes
         -----
-        Looks into no store, however many files it has.
+        Looks into no store and no meshes, however many files they have.
         """
         for pattern in ("volumes/*", "models/*/pseudo/*", "segmentations/*"):
             for owner in sorted(self.root.glob(pattern)):
-                stages = [path for path in sorted(owner.glob("*")) if path.is_dir() and path.suffix != ".zarr"]
+                folders = (path for path in sorted(owner.glob("*")) if path.is_dir())
+                stages = [path for path in folders if path.suffix != ".zarr" and path.name != MESHES]
                 for folder in (inner for stage in stages for inner in (stage, *sorted(stage.glob("*/")))):
                     if next(folder.glob("*.ledger"), None) is not None:
                         name = owner.relative_to(self.root).as_posix()

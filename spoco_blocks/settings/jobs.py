@@ -24,7 +24,13 @@ from spoco_blocks.settings.sections import (
     TruthSettings,
     VolumeSettings,
 )
-from spoco_blocks.settings.segmentation import BlockSettings, ClusteringSettings, PredictionSettings, StitchingSettings
+from spoco_blocks.settings.segmentation import (
+    BlockSettings,
+    ClusteringSettings,
+    MeshSettings,
+    PredictionSettings,
+    StitchingSettings,
+)
 from spoco_blocks.settings.training import TrainingSettings
 
 
@@ -125,6 +131,13 @@ class StitchJob(Section):
     stitching: StitchingSettings
 
 
+class MeshJob(Section):
+    """Mesh the objects."""
+
+    segmentation: str
+    meshes: MeshSettings
+
+
 class EvaluateJob(Section):
     """Score against the truth."""
 
@@ -198,7 +211,7 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
     Raises
     ------
     SettingsError
-        When there is no such stage.
+        When there is no such stage, or the segmentation is to have no meshes.
     """
     section = settings.segmentations[name]
     volume = settings.volumes[section.volume]
@@ -232,6 +245,8 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
         return StitchJob(segmentation=name, stitching=section.stitching)
     if stage in ("embed", "relabel", "pyramid"):
         return SegmentationJob(segmentation=name)
+    if stage == "mesh" and section.meshes is not None:
+        return MeshJob(segmentation=name, meshes=section.meshes)
     if stage == "evaluate":
         return EvaluateJob(segmentation=name, truth=volume.truth)
     if stage == "report":

@@ -50,6 +50,16 @@ class StitchingSettings(Section):
     """Segments still under this size are dropped."""
 
 
+class MeshSettings(Section):
+    """Surfaces of the objects as triangles, for neuroglancer."""
+
+    level: CountOrZero | None = None
+    """Level of the segmentation's pyramid that is meshed, 0 = full resolution; null = the coarsest at which the median
+    object is still about 8 voxels thick."""
+    min_voxels: CountOrZero = 0
+    """Objects under this size, in voxels of full resolution, get no mesh."""
+
+
 # All of METHODS but `consistency`, which needs what the workflow does not provide: embeddings of both networks.
 ClusteringSettings = Annotated[
     Modes | Mutex | EmbeddingMutex | MeanShift | MeanShiftPlus | Hdbscan | GridHdbscan, Field(discriminator="kind")
@@ -87,3 +97,5 @@ class SegmentationSettings(Segmenting):
     """The model to use."""
     weights: Literal["g", "f"] = "g"
     """The network that predicts: g = the moving average, f = the one that gradients train."""
+    meshes: MeshSettings | None = None
+    """Meshes of all objects; null = none, {} = with what suits the objects. Only for 3D volumes."""

@@ -10,9 +10,12 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.learn.resample import SAME_SIZE, zoom_between
+from spoco_blocks.settings import Settings
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import CheckJob, LabelsJob, digest
+from spoco_blocks.stages.block_shapes import pyramid_factors
 from spoco_blocks.stages.mask import open_mask
+from spoco_blocks.stages.mesh_level import check_meshable
 from spoco_blocks.stages.sources import check_volume, chosen_part, open_like
 from spoco_blocks.volumes import Volume
 
@@ -110,6 +113,22 @@ def _unlike(
         f"model {model}, trained at {tuple(map(float, voxel_size_nm or ()))} nm a voxel, cannot serve both volumes: "
         f"{described[0]}; {described[1]}. Choose the `level` at which they agree, or train a model for each."
     )
+
+
+def check_meshes(settings: Settings, opened: Mapping[str, Volume]) -> None:
+    """Check that the segmentations that are to have meshes can have them; `opened` is the raw data of all volumes.
+
+    Raises
+    ------
+    VolumeError
+        When one is of 2D images, or its pyramid will not have the level.
+    """
+    for name, section in settings.segmentations.items():
+        if section.meshes is not None:
+            meta, (_, planar) = opened[section.volume].meta, _kind(opened[section.volume])
+            assert meta.voxel_size_nm is not None
+            levels = 1 + len(pyramid_factors(meta.shape, meta.voxel_size_nm, planar))
+            check_meshable(name, section.meshes.level, levels, planar=planar)
 
 
 def run_check(job: CheckJob, layout: Layout) -> Manifest:

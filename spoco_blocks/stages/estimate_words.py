@@ -7,12 +7,33 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from spoco_blocks.stages.estimate import StageEstimate, size_text
+from spoco_blocks.engine.layout import Layout
+from spoco_blocks.settings import Settings, jobs
+from spoco_blocks.stages.estimate import StageEstimate, estimate, refuse, size_text
 from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.plan.run import prepare
 from spoco_blocks.stages.plan.samples import Costs
 from spoco_blocks.stages.report.wording import TIMES, duration
 
 COLUMNS = ("stage", "blocks", "jobs", "work", "wall time", "memory per block", "disk", "files")
+
+
+def say_costs(settings: Settings, layout: Layout, workers: int, memory_mb: int | None) -> None:
+    """Print what every segmentation of a configuration will cost, before anything is written.
+
+    Raises
+    ------
+    ResourceError
+        When disk or memory cannot hold one.
+    """
+    for name in settings.segmentations:
+        planning = jobs.read_job(jobs.PlanJob, jobs.canonical(jobs.segmentation_job(settings, "plan", name)))
+        job = jobs.read_job(jobs.EstimateJob, jobs.canonical(jobs.segmentation_job(settings, "estimate", name)))
+        cut, _ = prepare(planning, layout)
+        results = layout.segmentation(name).with_arrays_below(planning.arrays)
+        stages, costs = estimate(cut, job, results)
+        show_estimate(name, cut, stages, costs, workers)
+        refuse(stages, cut, results, memory_mb)
 
 
 def wall_s(stage: StageEstimate, workers: int) -> float:

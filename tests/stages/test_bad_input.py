@@ -14,11 +14,11 @@ from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.errors import BlockError, CheckpointError, LabelsError, LedgerError, VolumeError, VolumeNotFoundError
 from spoco_blocks.settings import jobs, parse_settings
-from spoco_blocks.stages.check import check_sources
+from spoco_blocks.stages.check import check_meshes, check_sources
 from spoco_blocks.stages.labels import run_labels
 from spoco_blocks.stages.plan.run import run_plan
 from spoco_blocks.stages.train import run_train
-from spoco_blocks.volumes import create_zarr
+from spoco_blocks.volumes import create_zarr, open_volume
 
 
 @pytest.fixture
@@ -162,6 +162,19 @@ def test_a_model_for_voxel_sizes_too_far_apart(tree):
     tree["models"]["balls"]["voxel_size_nm"] = [500, 500, 2100]
     with pytest.raises(VolumeError, match=r"volume balls has \(500.*more than 4 times.*`level` of its pyramid"):
         check_sources(jobs.check_job(parse_settings(tree)))
+
+
+def test_meshes_of_images_and_of_levels_that_will_not_be_there(tree, tmp_path):
+    tree["segmentations"]["balls"]["meshes"] = {"level": 1}
+    settings = parse_settings(tree)
+    opened = check_sources(jobs.check_job(settings))
+    with pytest.raises(VolumeError, match=r"balls\.meshes\.level is 1, .*levels 0 to 0"):
+        check_meshes(settings, opened)
+    image = open_volume(store(tmp_path / "image.zarr", balls()[0][:1]))
+    tree["segmentations"]["balls"]["meshes"] = {}
+    check_meshes(parse_settings(tree), opened)
+    with pytest.raises(VolumeError, match=r"balls\.meshes: .* 2D images"):
+        check_meshes(parse_settings(tree), opened | {"balls": image})
 
 
 def test_further_labels_and_dense_regions_must_fit(tree, tmp_path):

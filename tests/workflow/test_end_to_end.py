@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from meshes import corners, ids_in, is_watertight
 from phantoms import ball_configuration, write_configuration
 
 from spoco_blocks.engine.ledger import Records
@@ -79,6 +80,14 @@ def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
     assert arrays(results) == before
     embedded = Manifest.read(results / "embed/shard-0.json").result
     assert (embedded["computed"], embedded["reused"]) == (0, 8)
+
+    configured["segmentations"]["balls"]["meshes"] = {"min_voxels": 100}
+    config = write_configuration(tmp_path, configured)
+    assert rules_to_run(snakemake(config, "--dry-run").stdout) == {"mesh"}
+    snakemake(config)
+    large = [n for n, voxels in zip(objects["id"], objects["voxels"], strict=True) if voxels >= 100]
+    assert ids_in(results / "meshes") == large
+    assert all(is_watertight(corners(results / "meshes", number)) for number in large)
 
 
 def test_kill_in_the_middle_loses_only_the_block_in_flight(snakemake, trained, tmp_path, program_environment):

@@ -84,6 +84,15 @@ def shards_of(stage):
     return [f"{SEGMENTATION}/{stage}/shard-{shard}.json" for shard in range(SHARDS)]
 
 
+def meshes():
+    """Manifests of all meshes that are asked for."""
+    return [
+        f"{RESULTS}/segmentations/{name}/mesh.json"
+        for name, section in CONFIGURED.segmentations.items()
+        if section.meshes is not None
+    ]
+
+
 def streams(wildcards):
     return SETTINGS.segmentations[wildcards.segmentation].embeddings == "stream"
 

@@ -177,3 +177,27 @@ rule pyramid:
     shell:
         "spoco-blocks pyramid {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
         " --executor {resources.executor} 2>> {log}"
+
+
+# Only for segmentations that ask for it. Finding surfaces holds the interpreter's lock: processes, not threads.
+rule mesh:
+    input:
+        f"{SEGMENTATION}/pyramid.json",
+    output:
+        f"{SEGMENTATION}/mesh.json",
+    log:
+        "logs/{segmentation}/mesh.log",
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        executor=EXECUTOR,
+        scheduler=SCHEDULER,
+        mem_mb=more_each_time(4000),
+        runtime=720,
+    params:
+        results=results_folder,
+        job=stage_job("mesh"),
+    shell:
+        "spoco-blocks mesh {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
+        " --executor {resources.executor} --scheduler={resources.scheduler:q} 2>> {log}"

@@ -1,0 +1,177 @@
+"""Stage `mesh`: the surface of every object, one fragment for each block that it meets.
+
+A block owns the cubes between voxel centres whose first corner is one of its voxels, and reads one voxel beyond its far
+sides for them: fragments of neighbours fit, and no block needs what another one made. Outside of the volume is
+background, so that surfaces are closed there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.layout import Layout, SegmentationResults
+from spoco_blocks.engine.ledger import Records, Tables
+from spoco_blocks.engine.manifest import Manifest, Stopwatch
+from spoco_blocks.engine.runner import Blocks, run
+from spoco_blocks.grid import Block, BlockGrid, Box, Triple, triple
+from spoco_blocks.kernels.surface import object_boxes, surface
+from spoco_blocks.settings.base import LengthsNm
+from spoco_blocks.settings.jobs import MeshJob, digest
+from spoco_blocks.settings.sections import Source
+from spoco_blocks.stages.mesh_level import check_meshable, choose_level, level_factors
+from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.sources import open_source
+from spoco_blocks.volumes.precomputed_meshes import fragment_name, write_fragment, write_manifests
+
+VERSION = 1
+# Labels as they are, compressed, padded and sorted; a mask and its float32; the mesh of one object, for which most is
+# kept: one that fills the block with sheets 7 voxels apart has 0.8 triangles for each voxel.
+MESH_BYTES = 100
+
+
+@lru_cache(maxsize=4)
+def open_sizes(objects: Path, identity: str) -> NDArray[np.int64]:
+    """Read the voxels of all objects once per process; `identity` makes sure that they are those of this run."""
+    sizes: NDArray[np.int64] = pq.read_table(objects, columns=["voxels"])["voxels"].to_numpy()
+    return sizes
+
+
+@dataclass(frozen=True)
+class MeshBlock:
+    """Write the surfaces that lie in a block.
+
+    Attributes
+    ----------
+    segments : Source
+        The level that is meshed.
+    factor : tuple of int
+        How much coarser it is than level 0.
+    voxel_size_nm : tuple of float
+        Voxel size at level 0.
+    objects : Path
+        Table of the objects.
+    identity : str
+        Digest of this run.
+    min_voxels : int
+        Objects under this size, in voxels of level 0, are left out.
+    folder : Path
+        Where the fragments go.
+    """
+
+    segments: Source
+    factor: Triple
+    voxel_size_nm: LengthsNm
+    objects: Path
+    identity: str
+    min_voxels: int
+    folder: Path
+
+    def __call__(self, block: Block) -> Tables:
+        """Mesh one block, and give the ids of the objects that have a surface in it."""
+        written, triangles = [], 0
+        for number, vertices, faces in self._surfaces(block.inner):
+            write_fragment(self.folder / fragment_name(block.index, number), self.position_nm(vertices), faces)
+            written.append(number)
+            triangles += len(faces)
+        return {"ids": np.array(written, np.uint32), "triangles": np.array(triangles)}
+
+    def _surfaces(self, inner: Box) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.uint32]]]:
+        """Give id, vertices in half voxels of the volume, and triangles of each object."""
+        labels, origin = self._read(inner)
+        whole = Box.of_shape(triple(labels.shape))
+        sizes = open_sizes(self.objects, self.identity)
+        ids, starts, stops = object_boxes(labels)
+        for number, start, stop in zip(ids.tolist(), starts, stops, strict=True):
+            if sizes[number - 1] < self.min_voxels:
+                continue
+            box = Box(triple(start), triple(stop)).grown((1, 1, 1), whole)
+            vertices, triangles = surface(labels[box.slices] == number)
+            if len(triangles):
+                yield number, vertices + 2 * (np.array(box.start) + origin), triangles
+
+    def _read(self, inner: Box) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Read a block and the next voxels; where the volume ends these are background. Also give where that starts."""
+        volume = open_source(self.segments)
+        whole = Box.of_shape(volume.meta.shape)
+        wanted = Box(inner.start, triple(b + 1 for b in inner.stop))
+        before, after = np.equal(inner.start, 0), np.equal(inner.stop, whole.stop)
+        labels = volume.read(wanted.intersection(whole))
+        return np.pad(labels, np.stack([before, after], axis=1).astype(int)), np.array(inner.start) - before
+
+    def position_nm(self, half_voxels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Give x, y, z in nm from the centre of the volume's first voxel, as OME-Zarr and neuroglancer count."""
+        size, factor = np.array(self.voxel_size_nm), np.array(self.factor)
+        # A coarse voxel's centre is that of the window that it stands for.
+        found = half_voxels * (size * factor / 2) + size * (factor - 1) / 2
+        return np.ascontiguousarray(found[:, ::-1], dtype=np.float32)
+
+    def memory_bytes(self, block: Block) -> int:
+        """Labels, and the mesh of one object at a time."""
+        return block.inner.size * MESH_BYTES
+
+
+def run_mesh(job: MeshJob, layout: Layout, execution: Execution) -> Manifest:
+    """Mesh all objects that are large enough.
+
+    Raises
+    ------
+    VolumeError
+        When the volume is of 2D images, or its pyramid has no such level.
+    """
+    results = layout.segmentation(job.segmentation)
+    plan = Plan.read(Manifest.read(results.manifest("plan")))
+    settings = job.meshes
+    check_meshable(job.segmentation, settings.level, plan.levels, planar=plan.planar)
+    inputs = {"pyramid": Manifest.read(results.manifest("pyramid")).digest}
+    watch = Stopwatch("mesh", digest("mesh", VERSION, job.model_dump(mode="json"), inputs), inputs)
+    objects = pq.read_table(results.objects, columns=["id", "voxels", "volume_um3", "surface_um2"])
+    objects = objects.filter(np.greater_equal(objects["voxels"].to_numpy(), settings.min_voxels))
+    level = choose_level(plan, objects) if settings.level is None else settings.level
+    segments = Source(uri=str(results.segments), level=level)
+    meta = open_source(segments).meta
+    grid = BlockGrid(meta.shape, triple(min(s, e) for s, e in zip(meta.shard_shape, meta.shape, strict=True)))
+    blocks = Blocks(grid, results.ledger("mesh"), watch.identity)
+    _forget_others(results, blocks)
+    factor = level_factors(plan)[level]
+    task = MeshBlock(
+        segments, factor, plan.voxel_size_nm, results.objects, watch.identity, settings.min_voxels, results.meshes
+    )
+    summary = run(task, blocks, execution)
+    records = Records(blocks.folder, blocks.record_identity, len(grid))
+    found = _write_manifests(records, objects["id"].to_numpy(), results.meshes)
+    result = {"job": job.model_dump(mode="json"), "records": blocks.record_identity, "level": level, **found}
+    return watch.finish(results.manifest("mesh"), result | summary.__dict__)
+
+
+def _forget_others(results: SegmentationResults, blocks: Blocks) -> None:
+    """Remove meshes of another segmentation or other settings, and records of meshes that are gone."""
+    if not results.meshes.exists():
+        shutil.rmtree(blocks.folder, ignore_errors=True)
+    elif not Records(blocks.folder, blocks.record_identity, 0).finished:
+        shutil.rmtree(results.meshes)
+    results.meshes.mkdir(parents=True, exist_ok=True)
+
+
+def _write_manifests(records: Records, wanted: NDArray[Any], folder: Path) -> dict[str, int]:
+    """Write the manifest of every object; one that is too thin for the level has no fragments."""
+    each = [(record["ids"], int(record["triangles"])) for record in records]
+    ids = np.concatenate([np.zeros(0, np.uint32), *(numbers for numbers, _ in each)])
+    block = np.repeat(np.arange(len(each)), [len(numbers) for numbers, _ in each])
+    order = np.argsort(ids, kind="stable")
+    ids, block = ids[order], block[order]
+    first, last = np.searchsorted(ids, wanted), np.searchsorted(ids, wanted, side="right")
+    ranges = zip(wanted.tolist(), first.tolist(), last.tolist(), strict=True)
+    write_manifests(folder, ((n, [fragment_name(b, n) for b in block[a:z].tolist()]) for n, a, z in ranges))
+    without = int((first == last).sum())
+    triangles = sum(count for _, count in each)
+    return {"objects": len(wanted), "fragments": len(ids), "triangles": triangles, "without_surface": without}
