@@ -73,7 +73,7 @@ def cut(phantom: Phantom, context: Context, parts: int, folder: Path) -> Cut:
         for block in grid:
             part = phantom.embeddings[(slice(None), *block.outer.slices)].astype(np.float32)
             foreground = phantom.foreground[block.outer.slices]
-            labels, inner = keep_inner(Modes()(part, foreground, context), block)
+            labels, inner, _ = keep_inner(Modes()(part, foreground, context), block)
             ledger.commit(block.index, measure(labels, inner, part, foreground.astype(np.uint8), block, SOURCE))
             np.save(folder / f"outer-{block.index}.npy", labels)
             joined[block.inner.slices] = np.where(inner > 0, inner + joined.max(), 0)

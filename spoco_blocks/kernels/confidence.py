@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,10 @@ from spoco_blocks.kernels.rows import widen_row
 STRIP_VOXELS = 256
 
 
-def confidences(
-    labels: NDArray[np.uint32],
-    embeddings: NDArray[Any],
-    means: NDArray[np.floating[Any]],
-    pairs: NDArray[np.integer[Any]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Say how clearly each label is told apart from those that it touches.
+def distance_sums(
+    labels: NDArray[np.uint32], embeddings: NDArray[Any], means: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """Sum up how far the voxels of each label lie from its mean.
 
     Parameters
     ----------
@@ -32,37 +30,24 @@ def confidences(
         The embedding of every voxel.
     means : ndarray of float, shape (k + 1, c)
         Mean embedding of each label; row 0 is not used.
-    pairs : ndarray of int, shape (m, 2)
-        Labels that touch, as `contacts` gives them.
 
     Returns
     -------
-    confidence : ndarray of float64, shape (k + 1,)
-        In [0, 1]: 1 minus the spread divided by half of the distance to the nearest mean of a touching label, 0 where
-        the voxels are farther from their mean than the border to the next object. Where nothing touches, half of the
-        distance to the nearest mean of all; 1 for a single label. 0 for labels without voxels.
-    spread : ndarray of float64, shape (k + 1,)
-        Mean distance of the label's voxels to its mean, in embedding units.
+    ndarray of float64, shape (k + 1,)
+        Sums of distances, in embedding units; 0 for label 0.
 
     Notes
     -----
-    One pass over the embeddings, O(n c) time, and the means' own distances: O(m c), a search tree for labels that touch
-    nothing. Memory: 24 bytes per label.
+    One pass over the embeddings, O(n c) time.
     """
-    count = len(means) - 1
-    total, voxels = np.zeros(count + 1), np.zeros(count + 1, np.int64)
+    total = np.zeros(len(means))
     narrow = np.ascontiguousarray(means, np.float32)
-    _add_distances(np.ascontiguousarray(labels), as_channels(embeddings), narrow, total, voxels)
-    spread = total / np.maximum(voxels, 1)
-    gaps = nearest_gaps(np.asarray(means, np.float64), pairs, voxels)
-    with np.errstate(invalid="ignore"):
-        confidence = np.clip(1 - 2 * spread / gaps, 0, 1)
-    confidence[(voxels == 0) | (gaps == 0)] = 0
-    return confidence, spread
+    _add_distances(np.ascontiguousarray(labels), as_channels(embeddings), narrow, total)
+    return total
 
 
 def nearest_gaps(
-    means: NDArray[np.float64], pairs: NDArray[np.integer[Any]], voxels: NDArray[np.integer[Any]]
+    means: NDArray[np.float64], pairs: Iterable[NDArray[np.integer[Any]]], present: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Give the distance from each label's mean to the nearest one of a touching label, else of any.
 
@@ -70,27 +55,52 @@ def nearest_gaps(
     ----------
     means : ndarray of float64, shape (k + 1, c)
         Mean embedding of each label; row 0 is not used.
-    pairs : ndarray of int, shape (m, 2)
-        Labels that touch.
-    voxels : ndarray of int, shape (k + 1,)
-        Voxels of each label; those without any do not count.
+    pairs : iterable of ndarray of int, shape (m, 2)
+        Labels that touch, in parts.
+    present : ndarray of bool, shape (k + 1,)
+        Labels that there are; the others do not count.
 
     Returns
     -------
     ndarray of float64, shape (k + 1,)
         Infinite where there is no other.
+
+    Notes
+    -----
+    O(m c), and a search tree for labels that touch nothing.
     """
     gaps = np.full(len(means), np.inf)
-    pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
-    distances = np.linalg.norm(means[pairs[:, 0]] - means[pairs[:, 1]], axis=1)
-    for side in (0, 1):
-        np.minimum.at(gaps, pairs[:, side], distances)
-    present = np.flatnonzero(voxels[1:] > 0) + 1
-    alone = present[np.isinf(gaps[present])]
-    if len(alone) and len(present) > 1:
+    for part in pairs:
+        distances = np.linalg.norm(means[part[:, 0]] - means[part[:, 1]], axis=1)
+        for side in (0, 1):
+            np.minimum.at(gaps, part[:, side], distances)
+    labels = np.flatnonzero(present[1:]) + 1
+    alone = labels[np.isinf(gaps[labels])]
+    if len(alone) and len(labels) > 1:
         # The nearest is the label itself, or one that is equal.
-        gaps[alone] = cKDTree(means[present]).query(means[alone], k=2)[0][:, 1]
+        gaps[alone] = cKDTree(means[labels]).query(means[alone], k=2)[0][:, 1]
     return gaps
+
+
+def confidences(spread: NDArray[np.float64], gaps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Say how clearly objects are told apart from those that they touch.
+
+    Parameters
+    ----------
+    spread : ndarray of float64, shape (k,)
+        Mean distance of an object's voxels to its mean.
+    gaps : ndarray of float64, shape (k,)
+        Distance of that mean to the nearest other one, see `nearest_gaps`.
+
+    Returns
+    -------
+    ndarray of float64, shape (k,)
+        In [0, 1]: 1 minus the spread over half of the gap; 0 where voxels are farther from their mean than the border
+        to the next object, 1 where there is no other.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        confidence = np.clip(1 - 2 * spread / gaps, 0, 1)
+    return np.where(gaps == 0, 0, confidence)
 
 
 @njit(**JIT_EXACT)
@@ -99,7 +109,6 @@ def _add_distances(
     flat: NDArray[Any],
     means: NDArray[np.float32],
     total: NDArray[np.float64],
-    voxels: NDArray[np.int64],
 ) -> None:
     line = np.empty(STRIP_VOXELS, np.float32)
     squared = np.empty(STRIP_VOXELS, np.float32)
@@ -118,4 +127,3 @@ def _add_distances(
             label = names[start + i]
             if label > 0:
                 total[label] += np.sqrt(squared[i])
-                voxels[label] += 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spoco_blocks.clustering import Affinities, Context, Method, Mutex
+from spoco_blocks.clustering import Affinities, Context, Method, Modes, Mutex
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.ledger import Tables
@@ -17,6 +17,7 @@ from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.errors import CheckpointError, GridError
 from spoco_blocks.grid import Block
+from spoco_blocks.kernels.confidence import distance_sums
 from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.kernels.regions import contacts, region_statistics
@@ -25,13 +26,13 @@ from spoco_blocks.settings.jobs import ClusterJob, digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.calibrate import Calibration
 from spoco_blocks.stages.embedded import Embedded
-from spoco_blocks.stages.output import Output
+from spoco_blocks.stages.output import Output, PredictedOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
 
 # Labels and work arrays of a voxel, with affinities and without: measured where all voxels are foreground.
 MUTEX_BYTES, OTHER_BYTES = 100, 170
-VERSION = 3
+VERSION = 4
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
 BEYOND = ("z2", "y2", "x2")
 INSIDE = ("z_inside", "y_inside", "x_inside")
@@ -69,12 +70,22 @@ class ClusterBlock:
         outer = block.outer
         cut = tuple((a > 0, b < end) for a, b, end in zip(outer.start, outer.stop, plan.shape, strict=True))
         context = replace(context, smallest_voxels=plan.smallest_voxels, cut=cut)
-        if foreground.any():
-            labels, inner = keep_inner(self.method(embeddings, foreground, context), block)
-        else:
-            labels, inner = np.zeros(outer.shape, np.uint32), np.zeros(block.inner.shape, np.uint32)
+        found, coreless = self.find(embeddings, foreground, context)
+        labels, inner, kept = keep_inner(found, block)
         open_source(self.fragments).write(block.inner, inner)
-        return measure(labels, inner, embeddings, output.foreground, block, self.source)
+        tables = measure(labels, inner, embeddings, output.foreground, block, self.source)
+        return tables | {"coreless": coreless[kept], "intensities": intensities(inner, plan.predicted, block)}
+
+    def find(
+        self, embeddings: NDArray[np.float32], foreground: NDArray[np.bool_], context: Context
+    ) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+        """Label an array, and say which labels have no core; only `modes` looks for cores."""
+        if not foreground.any():
+            return np.zeros(foreground.shape, np.uint32), np.zeros(1, np.bool_)
+        if isinstance(self.method, Modes):
+            return self.method.find(embeddings, foreground, context)
+        labels = self.method(embeddings, foreground, context)
+        return labels, np.zeros(int(labels.max(initial=0)) + 1, np.bool_)
 
     def memory_bytes(self, block: Block) -> int:
         """Getting the output, or clustering it: as it is stored, in float32, labels and work arrays."""
@@ -93,13 +104,25 @@ class StreamingClusterBlock(ClusterBlock):
         return self.source.output.read(block.outer)
 
 
-def keep_inner(labels: NDArray[np.uint32], block: Block) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Number the labels that reach the inner box 1..k and drop the others: outer and inner labels."""
+def keep_inner(
+    labels: NDArray[np.uint32], block: Block
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.intp]]:
+    """Number the labels that reach the inner box 1..k and drop the others: outer and inner labels, and those kept."""
     present = np.zeros(int(labels.max(initial=0)) + 1, bool)
     present[labels[block.inner_local.slices].reshape(-1)] = True
     present[0] = False
     kept = apply_lookup(labels, np.where(present, np.cumsum(present), 0).astype(np.uint32))
-    return kept, np.ascontiguousarray(kept[block.inner_local.slices])
+    return kept, np.ascontiguousarray(kept[block.inner_local.slices]), np.flatnonzero(present)
+
+
+def intensities(inner: NDArray[np.uint32], network: PredictedOutput, block: Block) -> NDArray[np.float64]:
+    """Sum up the raw data of each fragment, for each of its channels: (k, channels)."""
+    volume = open_source(network.raw)
+    count = int(inner.max(initial=0))
+    if not count:
+        return np.zeros((0, volume.meta.channels or 1))
+    raw = volume.read(block.inner.shifted(network.origin))
+    return region_statistics(inner, np.asarray(raw, np.float32).reshape(-1, *inner.shape), count)[1][1:]
 
 
 def measure(
@@ -114,21 +137,23 @@ def measure(
 
     Notes
     -----
-    The mean embedding is taken over the outer box: a sliver that just reaches into a block would have a poor mean of
-    its own. All else counts the inner box only, so that it adds up over blocks. `moments` are second moments from
-    the inner box's start, `open_faces` the faces at which a fragment ends inside of it, `axis_contacts` those at which
-    another begins (see `kernels.shape`), `certainty` sums of foreground probability.
+    The mean embedding is taken over the outer box, and `distances`, sums of distances to it: a sliver that just reaches
+    into a block would have a poor mean of its own. All else counts the inner box only, so that it adds up over blocks.
+    `moments` are second moments from the inner box's start, `open_faces` the faces at which a fragment ends inside of
+    it, `axis_contacts` those at which another begins (see `kernels.shape`), `certainty` sums of foreground probability.
     """
     count = int(inner.max(initial=0))
     weights, sums, *_ = region_statistics(labels, embeddings, count)
     probability = foreground[block.inner_local.slices].astype(np.float32)[None] / np.float32(255)
     voxels, certainty, start, stop, positions = region_statistics(inner, probability, count)
-    means = source.to_volume(sums / np.maximum(weights, 1)[:, None], block.outer.start)
+    local = sums / np.maximum(weights, 1)[:, None]
+    means = source.to_volume(local, block.outer.start)
     pairs, faces = contacts(labels)
     origin = np.array(block.inner.start)
     tables: dict[str, NDArray[Any]] = {
         "weights": weights[1:],
         "sums": (means * weights[:, None])[1:],
+        "distances": distance_sums(labels, embeddings, local)[1:],
         "voxels": voxels[1:],
         "start": start[1:] + origin,
         "stop": stop[1:] + origin,

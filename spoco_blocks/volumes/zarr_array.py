@@ -207,18 +207,24 @@ def refuse_existing(uri: str, overwrite: bool) -> None:
         raise VolumeError(f"{uri}: exists already; remove it, choose another path, or pass overwrite=True.")
 
 
+# Measured on embeddings, foreground and affinities: lz4 takes an eighth of the time of zstd for a float, for 5 %
+# more bytes; level 1 half of that of level 3 for a byte, for 2 %. Ids repeat so much that a level costs nothing.
+def _compression(dtype: np.dtype[Any]) -> tuple[Literal["lz4", "zstd"], int]:
+    if dtype.kind == "f":
+        return "lz4", 5
+    return "zstd", 1 if dtype.itemsize == 1 else 3
+
+
 def _compressor(dtype: np.dtype[Any], zarr_format: Literal[2, 3]) -> Any:
-    # the bits of ids and grey values repeat; those of a float's mantissa do not, its bytes do a little
-    bits = dtype.kind in "biu"
+    name, level = _compression(dtype)
     if zarr_format == 2:
-        return numcodecs.Blosc(cname="zstd", clevel=3, shuffle=2 if bits else 1)
-    return BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle" if bits else "shuffle", typesize=dtype.itemsize)
+        return numcodecs.Blosc(cname=name, clevel=level, shuffle=numcodecs.Blosc.BITSHUFFLE)
+    return BloscCodec(cname=name, clevel=level, shuffle="bitshuffle", typesize=dtype.itemsize)
 
 
 def compressed_bytes(voxels: Voxels) -> int:
-    """Give the bytes that an array takes when it is compressed as in a store of format 3."""
-    shuffle = 2 if voxels.dtype.kind in "biu" else 1
-    return len(numcodecs.Blosc(cname="zstd", clevel=3, shuffle=shuffle).encode(np.ascontiguousarray(voxels)))
+    """Give the bytes that an array takes when it is compressed as in a store."""
+    return len(_compressor(voxels.dtype, 2).encode(np.ascontiguousarray(voxels)))
 
 
 def create_zarr(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from scipy import ndimage
 
+from spoco_blocks.engine.ledger import Records
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.grid import Box
 from spoco_blocks.stages.plan import Plan
@@ -49,6 +51,7 @@ def planes_of(plan, segments):
 
 def test_objects_are_as_counted_voxel_by_voxel(measured, volumes):
     plan, segments, fragments, foreground = volumes
+    raw = whole(plan.predicted.raw.uri)
     found = pq.read_table(measured.objects).to_pydict()
     faces = np.zeros((segments.max() + 1, 3), int)
     for axis in range(3):
@@ -70,11 +73,31 @@ def test_objects_are_as_counted_voxel_by_voxel(measured, volumes):
         assert found["volume_um3"][row] == pytest.approx(len(places) * 0.5**3)
         assert found["surface_um2"][row] == pytest.approx(faces[number].sum() * 0.25 * 2 / 3)
         assert found["certainty"][row] == pytest.approx(foreground[inside].mean() / 255, abs=1e-6)
+        assert found["mean_intensity"][row] == pytest.approx(raw[inside].mean(), rel=1e-6)
         assert found["blocks"][row] == len(np.unique(block_of[inside]))
         assert found["fragments"][row] == len(np.unique(np.c_[block_of[inside], fragments[inside]], axis=0))
         assert (found["spread"][row] > 0) == (found["fragments"][row] > 1)
         split += found["fragments"][row] > 1
     assert split > 5
+
+
+def test_confidence_is_how_far_voxels_are_from_their_mean_beside_the_next_object(trained):
+    results = trained.segment("sure", foreground_threshold=0.2, blocks={"shape_voxels": [64] * 3, "halo_voxels": 0},
+                              clustering={"kind": "modes"}, stitching={"small_voxels": 0})  # fmt: skip
+    plan, segments = Plan.read(Manifest.read(results.manifest("plan"))), whole(results.segments)
+    embeddings, _ = plan.embedded(results, None).read(Box.of_shape(plan.shape))
+    found = pq.read_table(results.objects).to_pydict()
+    inside = {number: segments == number for number in found["id"]}
+    means = {number: embeddings[:, mask].mean(axis=1, dtype=float) for number, mask in inside.items()}
+    assert len(inside) > 5
+    for row, number in enumerate(found["id"]):
+        touched = set(np.unique(segments[ndimage.binary_dilation(inside[number])])) - {0, number}
+        gap = min(np.linalg.norm(means[number] - means[o]) for o in touched or inside.keys() - {number})
+        distance = np.linalg.norm(embeddings[:, inside[number]] - means[number][:, None], axis=0).mean()
+        if found["fragments"][row] == 1:
+            assert found["confidence"][row] == pytest.approx(np.clip(1 - 2 * distance / gap, 0, 1), abs=1e-5)
+    (record,) = Records(results.ledger("cluster"), Manifest.read(results.manifest("cluster", 0)).result["records"], 1)
+    assert sum(found["coreless"]) == record["coreless"].sum()
 
 
 def test_seams_are_as_counted_in_the_segmentation(measured, volumes):

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from spoco_blocks.engine.ledger import Records, Tables
+from spoco_blocks.kernels.confidence import confidences, nearest_gaps
 from spoco_blocks.kernels.shape import PRODUCTS
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.stitch.seams import SeamCounts
@@ -39,7 +40,9 @@ class Sums:
         self.start = np.full((count + 1, 3), np.iinfo(np.int64).max)
         self.stop, self.faces = np.zeros((count + 1, 3), np.int64), np.zeros((count + 1, 3), np.int64)
         self.centre, self.squares = np.zeros((count + 1, 3)), np.zeros((count + 1, 6))
-        self.certainty = np.zeros(count + 1)
+        self.certainty, self.coreless = np.zeros(count + 1), np.zeros(count + 1, np.int64)
+        self.intensity: NDArray[np.float64] | None = None
+        self.distance = np.zeros(count + 1)
         self.weight, self.length2 = np.zeros(count + 1), np.zeros(count + 1)
         self.embedding = np.zeros((count + 1, channels))
 
@@ -52,6 +55,7 @@ class Sums:
         np.minimum.at(self.start, lookup, record["start"])
         np.maximum.at(self.stop, lookup, record["stop"])
         np.add.at(self.certainty, lookup, record["certainty"])
+        self._add_raw(record, lookup)
         self._add_embedding(record, lookup)
         self._add_faces(record, lookup)
         local = record["positions"] - record["voxels"][:, None] * np.array(start)
@@ -77,11 +81,25 @@ class Sums:
             self.squares[segments, column] += about + between
         self.centre[segments] += apart * (voxels / (before + voxels))[:, None]
 
+    def _add_raw(self, record: Tables, lookup: NDArray[Any]) -> None:
+        if "intensities" not in record:  # fragments that were not made of raw data
+            return
+        if self.intensity is None:
+            self.intensity = np.zeros((len(self.voxels), record["intensities"].shape[1]))
+        np.add.at(self.intensity, lookup, record["intensities"])
+        np.add.at(self.coreless, lookup, record["coreless"])
+
     def _add_embedding(self, record: Tables, lookup: NDArray[Any]) -> None:
         weights = np.maximum(record["weights"], 1)
         np.add.at(self.weight, lookup, record["weights"])
         np.add.at(self.embedding, lookup, record["sums"])
+        np.add.at(self.distance, lookup, record["distances"])
         np.add.at(self.length2, lookup, (record["sums"] ** 2).sum(axis=1) / weights)
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """Mean embedding of each segment."""
+        return self.embedding / np.maximum(self.weight, 1)[:, None]
 
     def _add_faces(self, record: Tables, lookup: NDArray[Any]) -> None:
         np.add.at(self.faces, lookup, record["open_faces"])
@@ -108,7 +126,7 @@ def object_table(
 
     Notes
     -----
-    Reads every record twice, one row of blocks at a time; about 300 bytes per segment.
+    Reads every record three times, one row of blocks at a time; about 300 bytes per segment.
     """
     grid, read = plan.cluster_grid, reader(records, plan.cluster_grid)
     sums = Sums(int(lookup.max(initial=0)), read(0)["sums"].shape[1])
@@ -122,10 +140,18 @@ def object_table(
         for axis, other in following(grid, block, planar=plan.planar):
             near, far = record[f"{AXES[axis]}1"], read(other)[f"{AXES[axis]}0"]
             sums.add_seam(axis, (mine[near], table(other)[far]))
-    return _table(sums, plan, seams)
+    touching = (apart(table(block)[read(block)["pairs"]]) for block in range(len(grid)))
+    gaps = nearest_gaps(sums.means, touching, sums.voxels > 0)
+    return _table(sums, gaps, plan, seams)
 
 
-def _table(sums: Sums, plan: Plan, seams: SeamCounts) -> pa.Table:
+def apart(pairs: NDArray[Any]) -> NDArray[Any]:
+    """Give the pairs of two different segments."""
+    found: NDArray[Any] = pairs[(pairs[:, 0] != pairs[:, 1]) & (pairs > 0).all(axis=1)]
+    return found
+
+
+def _table(sums: Sums, gaps: NDArray[np.float64], plan: Plan, seams: SeamCounts) -> pa.Table:
     voxels, start, stop = sums.voxels[1:], sums.start[1:], sums.stop[1:]
     size_nm = np.array(plan.voxel_size_nm)
     bounded = slice(1, 3) if plan.planar else slice(0, 3)
@@ -139,11 +165,26 @@ def _table(sums: Sums, plan: Plan, seams: SeamCounts) -> pa.Table:
     columns |= {f"direction_{AXES[a]}": direction[:, a] for a in range(3)}
     columns["surface_um2"] = surface(sums.faces[1:], size_nm, planar=plan.planar)
     columns["certainty"] = sums.certainty[1:] / voxels
-    columns["spread"] = spread(sums)[1:]
+    between = spread(sums)
+    columns["spread"] = between[1:]
+    within = sums.distance / np.maximum(sums.weight, 1)
+    columns["confidence"] = confidences(np.hypot(within, between), gaps)[1:]
+    columns |= mean_intensities(sums)
     facing = seams.facing[1:]
     agreement = seams.own[1:] / np.maximum(facing, 1)
     columns["seam_agreement"] = pa.array(agreement, mask=facing == 0)
-    return pa.table({**columns, "fragments": sums.fragments[1:], "blocks": sums.blocks[1:], "touches_border": touches})
+    columns |= {"fragments": sums.fragments[1:], "coreless": sums.coreless[1:], "blocks": sums.blocks[1:]}
+    return pa.table({**columns, "touches_border": touches})
+
+
+def mean_intensities(sums: Sums) -> dict[str, NDArray[np.float64]]:
+    """Give the mean of the raw data over each object: one column, or one for each channel."""
+    if sums.intensity is None:
+        return {}
+    means = (sums.intensity[1:] / sums.voxels[1:, None]).T
+    if len(means) == 1:
+        return {"mean_intensity": means[0]}
+    return {f"mean_intensity_{channel}": values for channel, values in enumerate(means)}
 
 
 def principal_axes(

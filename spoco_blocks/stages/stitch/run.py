@@ -20,7 +20,7 @@ from spoco_blocks.stages.stitch.objects import object_table
 from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, report_seams
 from spoco_blocks.stages.stitch.tables import Edges, Fragments, load_edges, load_fragments, load_overlaps
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
