@@ -29,6 +29,8 @@ def fingerprint(*uris: str | None) -> str:
 
 
 def _files(uri: str) -> list[Path]:
+    if "://" in uri:
+        return []
     path = named = Path(uri.partition("?")[0])
     # HDF5: the volume is a name inside of a file.
     while not path.exists() and path != path.parent:

@@ -1,4 +1,4 @@
-"""The stages after training on S3 instead of a local disk: through faults, with the same result."""
+"""Large arrays outside of the results folder: on S3, through faults, or on another disk; with the same result."""
 
 from __future__ import annotations
 
@@ -108,12 +108,24 @@ def test_a_block_that_cannot_be_written_is_named_and_the_others_are_done(on_s3, 
     message = r"1 of 8 blocks failed(?s:.*)\[20:40, 0:24, 32:64\].*reduce your request rate.*AWS_MAX_ATTEMPTS"
     fails = lambda method, path, _: "SlowDown" if (method, path) == ("PUT", bad) else None  # noqa: E731
     with s3.failing(fails), pytest.raises(BlockError, match=message) as failed:
-        # Processes, which find the store as this one does.
-        run_stage("relabel", relabel, on_s3.layout, Execution("dask", 2, retries=0))
+        run_stage("relabel", relabel, on_s3.layout, Execution("threads", 2, retries=0))
     assert s3.secret not in str(failed.value)
     run_stage("relabel", relabel, on_s3.layout)
     assert Manifest.read(remote.manifest("relabel", 0)).result["computed"] == 1
     np.testing.assert_array_equal(whole(remote.segments), whole(local.segments))
+
+
+def test_arrays_go_to_another_disk(trained, local, tmp_path):
+    tree = trained.tree | {"execution": {"arrays": f"{tmp_path}/scratch/"}}
+    results = Trained(trained.layout, tree).segment("other-disk")
+    assert sorted(path.stem for path in (tmp_path / "scratch/other-disk").iterdir()) == [
+        "affinities", "embeddings", "foreground", "fragments", "segmentation",
+    ]  # fmt: skip
+    assert not list(results.root.rglob("*.zarr"))
+    np.testing.assert_array_equal(whole(results.segments), whole(local.segments))
+    back = Trained(trained.layout, trained.tree).segment("other-disk")
+    assert back.segments == f"{back.root}/segmentation.zarr"
+    assert Manifest.read(back.manifest("embed", 0)).result["computed"] == 8
 
 
 def test_a_place_belongs_to_one_results_folder(on_s3, remote, tmp_path):
