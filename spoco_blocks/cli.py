@@ -30,15 +30,12 @@ HANDED_OVER = 75
 
 def check(args: argparse.Namespace) -> None:
     """Open everything that a configuration names, and say what does not fit; reads no voxels."""
-    from spoco_blocks.stages.check import check_meshes, check_sources, run_check
+    from spoco_blocks.stages.check import check_sources
 
     if args.job.lstrip().startswith("{"):
-        run_check(jobs.read_job(jobs.CheckJob, args.job), Layout(args.results))
+        check_sources(jobs.read_job(jobs.CheckJob, args.job))
         return
-    settings = load_settings(Path(args.job))
-    opened = check_sources(jobs.check_job(settings))
-    check_meshes(settings, opened)
-    for name, raw in opened.items():
+    for name, raw in check_sources(jobs.check_job(load_settings(Path(args.job)))).items():
         print(f"{name}: {raw.uri}, {raw.meta.shape} voxels of {raw.meta.voxel_size_nm} nm, {raw.meta.dtype}")
     print(f"{args.job} is fine.")
 

@@ -250,11 +250,6 @@ class Layout:
     root: Path
 
     @property
-    def check(self) -> Path:
-        """Manifest of `check`: every volume of the configuration was opened and fits."""
-        return self.root / "check.json"
-
-    @property
     def locks(self) -> Path:
         """Locks of stages; outside of the folders that a stage may remove."""
         return self.root / "locks"

@@ -41,6 +41,8 @@ class CheckJob(Section):
     trained_on: dict[str, tuple[str, ...]]
     segmented: dict[str, tuple[str, ...]]
     model_voxel_size_nm: dict[str, LengthsNm | None]
+    meshes: dict[str, tuple[str, MeshSettings]]
+    """Of segmentations that have any: the volume, and how."""
 
 
 class LabelsJob(Section):
@@ -165,6 +167,7 @@ def check_job(settings: Settings) -> CheckJob:
         trained_on={name: model.volumes for name, model in settings.models.items()},
         segmented={name: tuple(s.volume for s in applied if s.model == name) for name in settings.models},
         model_voxel_size_nm={name: model.voxel_size_nm for name, model in settings.models.items()},
+        meshes={name: (s.volume, s.meshes) for name, s in settings.segmentations.items() if s.meshes is not None},
     )
 
 

@@ -1,4 +1,4 @@
-"""Stage `check`: everything that the configuration names is there and fits, before any work is spent."""
+"""The check before any work is spent: everything that the configuration names is there and fits."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from spoco_blocks.engine.layout import Layout
-from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.learn.resample import SAME_SIZE, zoom_between
-from spoco_blocks.settings import Settings
 from spoco_blocks.settings.base import LengthsNm
-from spoco_blocks.settings.jobs import CheckJob, LabelsJob, digest
+from spoco_blocks.settings.jobs import CheckJob, LabelsJob
 from spoco_blocks.stages.block_shapes import pyramid_factors
 from spoco_blocks.stages.mask import open_mask
 from spoco_blocks.stages.mesh_level import check_meshable
 from spoco_blocks.stages.sources import check_volume, chosen_part, open_like
 from spoco_blocks.volumes import Volume
 
-VERSION = 1
 VOXEL_SIZE_TOLERANCE = 0.1
 # Farther apart, most voxels of a crop would be read for nothing, or made up.
 RESAMPLED_AT_MOST = 4
@@ -51,6 +47,7 @@ def check_sources(job: CheckJob) -> dict[str, Volume]:
             check_trainable(model, wanted, {name: opened[name] for name in volumes})
             for name in job.segmented[model]:
                 check_alike(model, wanted, volumes[0], opened[volumes[0]], name, opened[name])
+    check_meshes(job, opened)
     return opened
 
 
@@ -115,7 +112,7 @@ def _unlike(
     )
 
 
-def check_meshes(settings: Settings, opened: Mapping[str, Volume]) -> None:
+def check_meshes(job: CheckJob, opened: Mapping[str, Volume]) -> None:
     """Check that the segmentations that are to have meshes can have them; `opened` is the raw data of all volumes.
 
     Raises
@@ -123,16 +120,8 @@ def check_meshes(settings: Settings, opened: Mapping[str, Volume]) -> None:
     VolumeError
         When one is of 2D images, or its pyramid will not have the level.
     """
-    for name, section in settings.segmentations.items():
-        if section.meshes is not None:
-            meta, (_, planar) = opened[section.volume].meta, _kind(opened[section.volume])
-            assert meta.voxel_size_nm is not None
-            levels = 1 + len(pyramid_factors(meta.shape, meta.voxel_size_nm, planar))
-            check_meshable(name, section.meshes.level, levels, planar=planar)
-
-
-def run_check(job: CheckJob, layout: Layout) -> Manifest:
-    """Check, and leave a manifest that the workflow waits for."""
-    watch = Stopwatch("check", digest("check", VERSION, job.model_dump(mode="json")))
-    opened = check_sources(job)
-    return watch.finish(layout.check, {"volumes": {name: volume.meta.shape for name, volume in opened.items()}})
+    for name, (volume, meshes) in job.meshes.items():
+        meta, (_, planar) = opened[volume].meta, _kind(opened[volume])
+        assert meta.voxel_size_nm is not None
+        levels = 1 + len(pyramid_factors(meta.shape, meta.voxel_size_nm, planar))
+        check_meshable(name, meshes.level, levels, planar=planar)

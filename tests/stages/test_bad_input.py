@@ -166,15 +166,14 @@ def test_a_model_for_voxel_sizes_too_far_apart(tree):
 
 def test_meshes_of_images_and_of_levels_that_will_not_be_there(tree, tmp_path):
     tree["segmentations"]["balls"]["meshes"] = {"level": 1}
-    settings = parse_settings(tree)
-    opened = check_sources(jobs.check_job(settings))
     with pytest.raises(VolumeError, match=r"balls\.meshes\.level is 1, .*levels 0 to 0"):
-        check_meshes(settings, opened)
+        check_sources(jobs.check_job(parse_settings(tree)))
     image = open_volume(store(tmp_path / "image.zarr", balls()[0][:1]))
     tree["segmentations"]["balls"]["meshes"] = {}
-    check_meshes(parse_settings(tree), opened)
+    job = jobs.check_job(parse_settings(tree))
+    opened = check_sources(job)
     with pytest.raises(VolumeError, match=r"balls\.meshes: .* 2D images"):
-        check_meshes(parse_settings(tree), opened | {"balls": image})
+        check_meshes(job, opened | {"balls": image})
 
 
 def test_further_labels_and_dense_regions_must_fit(tree, tmp_path):

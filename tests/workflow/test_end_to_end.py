@@ -65,6 +65,22 @@ def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
     assert "Nothing to be done" in snakemake(config).stderr
     before = arrays(results)
 
+    configured["segmentations"]["again"] = configured["segmentations"]["balls"]
+    more = rules_to_run(snakemake(write_configuration(tmp_path, configured), "--dry-run").stdout)
+    assert more == {
+        "plan",
+        "embed",
+        "calibrate",
+        "cluster",
+        "stitch",
+        "relabel",
+        "pyramid",
+        "estimate",
+        "evaluate",
+        "report",
+    }
+    del configured["segmentations"]["again"]
+
     configured["segmentations"]["balls"]["clustering"] = {"kind": "modes", "growth_rounds": 7}
     config = write_configuration(tmp_path, configured)
     expected = {"calibrate", "cluster", "stitch", "relabel", "pyramid", "evaluate", "report"}
@@ -142,4 +158,4 @@ def test_what_a_stage_says_reaches_the_user(snakemake, configured, tmp_path):
     assert result.returncode != 0
     assert "VolumeNotFoundError" in result.stderr + result.stdout
     assert "raw.zarr" in result.stderr + result.stdout
-    assert not (tmp_path / "results/models").exists()
+    assert not (tmp_path / "results/volumes").exists()

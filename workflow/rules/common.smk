@@ -1,4 +1,6 @@
 # The configuration, validated before anything runs, and the functions that rules take their parameters from.
+import os
+
 from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings import annotation_jobs, expansion, jobs, parse_settings
 from spoco_blocks.settings.annotation_curve import curve_runs, curve_settings
@@ -10,6 +12,8 @@ try:
     CONFIGURED = parse_settings(config)
 except SettingsError as error:
     raise WorkflowError(str(error)) from None
+
+CHECKED = jobs.canonical(jobs.check_job(CONFIGURED))
 
 # With what the annotation curve and rounds of pseudo-labels need; the rules do not tell it from the user's.
 SETTINGS = expansion.expand(curve_settings(CONFIGURED))
@@ -34,10 +38,6 @@ wildcard_constraints:
 
 def results_folder(wildcards):
     return RESULTS
-
-
-def check_job(wildcards):
-    return jobs.canonical(jobs.check_job(CONFIGURED))
 
 
 def labels_job(wildcards):
@@ -114,6 +114,11 @@ def example_data(wildcards=None):
         for volume in SETTINGS.volumes.values()
     )
     return ["data/lightsheet_nuclei.fetched"] if named else []
+
+
+def is_here():
+    """Whether there is something to check: example data are brought later."""
+    return all(os.path.exists(mark) for mark in example_data())
 
 
 def labels_content(wildcards):

@@ -1,27 +1,7 @@
-# Everything waits for the check, but not for when it was done.
-rule check:
-    input:
-        example_data,
-    output:
-        f"{RESULTS}/check.json",
-    log:
-        "logs/check.log",
-    localrule: True
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        results=results_folder,
-        job=check_job,
-    shell:
-        "spoco-blocks check {params.job:q} --results {params.results} 2>> {log}"
-
-
+# Objects, intensities and the split of each volume.
 rule labels:
     input:
-        ancient(f"{RESULTS}/check.json"),
+        example_data,
     output:
         f"{VOLUME}/labels.json",
     log:
