@@ -107,10 +107,9 @@ def test_a_curve_varies_what_it_says(runs, faked):
 
 def test_the_workflow_runs_in_a_folder_of_its_own(tmp_path):
     tree = ball_configuration(tmp_path)
-    results = workflow.run_workflow(
-        tmp_path / "run", tree, "results/volumes/balls/labels.json", data={"more": tmp_path}
-    )
-    assert (results / "volumes/balls/labels.json").exists()
+    indexed = "volumes/balls/labels.json"
+    results = workflow.run_workflow(tmp_path / "run", tree, f"results/{indexed}", data={"more": tmp_path})
+    assert (results / indexed).exists()
     assert (tmp_path / "run/more").resolve() == tmp_path.resolve()
     shutil.rmtree(tree["volumes"]["balls"]["raw"]["uri"])
     with pytest.raises(RuntimeError, match="VolumeNotFoundError"):
