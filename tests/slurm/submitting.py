@@ -125,7 +125,8 @@ class Run:
 
     def half_way(self, stage: str, shard: int = 0) -> None:
         """Wait until some blocks of a shard are done, and others are not."""
-        wait_for(lambda: self.done(stage, shard) > 2, f"blocks of {stage}")
+        wait_for(lambda: self.done(stage, shard) > 2 or "Complete log" in self.said, f"blocks of {stage}")
+        assert "Complete log" not in self.said, self.said[-5000:]
 
     def redone(self, stage: str, shard: int = 0) -> int:
         """Count how often a block was begun that had been begun before."""
