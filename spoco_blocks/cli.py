@@ -266,7 +266,7 @@ def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespac
     job = json.loads(args.job)
     name = job.get("segmentation") or job.get("model") or job.get("volume") or "job"
     layout, what = Layout(args.results), f"{stage.__name__}-{args.shard}"
-    with held(layout.lock(what, name)), attempt_log(layout.attempts(what, name)):
+    with held(layout.lock(what, name)), attempt_log(layout.attempts(what, name), args.workers, args.memory_mb):
         stage(args)
 
 

@@ -9,6 +9,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -81,6 +82,13 @@ def frame_bytes(kind: bytes, payload: bytes, time: float, block: int = _NO_BLOCK
 def header_line(identity: str) -> bytes:
     """Give the line that a ledger of an identity starts with."""
     return json.dumps({"format": "spoco_blocks ledger 2", "identity": identity}).encode() + b"\n"
+
+
+def is_of_another(path: Path, identity: str) -> bool:
+    """Tell whether a ledger may have records of another identity: not before its first line is whole."""
+    with path.open("rb") as file:
+        header = file.readline()
+    return header.endswith(b"\n") and header != header_line(identity)
 
 
 def read_frames(file: BinaryIO) -> Iterator[Frame]:

@@ -30,11 +30,12 @@ from spoco_blocks.engine.frames import (
     Tables,
     frame_bytes,
     header_line,
+    is_of_another,
     pack,
     read_frames,
     unpack,
 )
-from spoco_blocks.engine.lock import acquire, held
+from spoco_blocks.engine.lock import PATIENCE_S, acquire, held
 from spoco_blocks.errors import LedgerError
 
 __all__ = ["Ledger", "Records", "Tables", "ledgers_in"]
@@ -78,18 +79,16 @@ class Ledger:
             raise
 
     def _start(self) -> None:
-        # Blocks about to be written make the records of another identity untrue, whichever shard they belong to.
-        for path in ledgers_in(self.folder):
-            if path != self.path and not _belongs(path, self.identity):
-                with held(path.with_suffix(".lock")):
-                    if not _belongs(path, self.identity):
-                        path.write_bytes(b"")
         mine = _scan(self.path, self.identity)
         self._done, self._end, self.work_s = mine.blocks, mine.end, mine.seconds
         os.ftruncate(self._file, self._end)
         os.lseek(self._file, self._end, os.SEEK_SET)
         if not self._end:
             self._append(header_line(self.identity))
+        # Blocks about to be written make the records of another identity untrue, whichever shard they belong to.
+        for path in ledgers_in(self.folder):
+            if path != self.path:
+                _empty_of_others(path, self.identity)
 
     def _append(self, data: bytes) -> None:
         """Write data whole, or not at all."""
@@ -255,15 +254,22 @@ def ledgers_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.ledger"))
 
 
-def _belongs(path: Path, identity: str) -> bool:
-    with path.open("rb") as file:
-        return file.readline() == header_line(identity)
+def _empty_of_others(path: Path, identity: str) -> None:
+    """Empty a ledger of another identity; a process that holds it may be starting now, and is then about to do so."""
+    deadline = time.monotonic() + PATIENCE_S
+    while is_of_another(path, identity):
+        try:
+            with held(path.with_suffix(".lock"), patience_s=0.0):
+                if is_of_another(path, identity):
+                    path.write_bytes(b"")
+        except LedgerError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 class _Scan(NamedTuple):
-    """Numbers of the done blocks in the order they were done, their payloads, the seconds that they took together, and
-    where the last whole frame ends.
-    """
+    """Done blocks in the order they were done, their payloads, the seconds of all, where the last whole frame ends."""
 
     blocks: array[int]
     stops: array[int]

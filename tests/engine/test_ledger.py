@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -175,6 +176,46 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
         holder.kill()
         holder.wait()
     write(tmp_path, [0])
+
+
+def test_a_shard_that_has_said_nothing_yet_keeps_no_other_waiting(tmp_path):
+    code = (
+        "import pathlib, sys; from spoco_blocks.engine.ledger import Ledger\n"
+        "folder = pathlib.Path(sys.argv[1]); ledger = Ledger(folder, 'shard-0', 'a')\n"
+        "(folder / 'shard-0.ledger').write_bytes(b''); print('held', flush=True); sys.stdin.readline()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        write(tmp_path, [1], name="shard-1")
+        process.communicate(b"go on\n")
+
+
+def test_shards_that_start_together_after_settings_changed_do_not_wait_for_each_other(tmp_path):
+    """Jobs of a cluster start in the same instant, and each is about to empty the ledgers of all."""
+    folders = [tmp_path / str(number) for number in range(8)]
+    for folder in folders:
+        for name in ("shard-0", "shard-1"):
+            write(folder, [0], name=name)
+    code = (
+        "import pathlib, sys, time; from spoco_blocks.engine.ledger import Ledger\n"
+        "print('ready', flush=True); begin = float(sys.stdin.readline())\n"
+        "for number, folder in enumerate(sys.argv[2:]):\n"
+        "    time.sleep(max(0, begin + number / 10 - time.time()))\n"
+        "    with Ledger(pathlib.Path(folder), sys.argv[1], 'b'): time.sleep(0.05)\n"
+    )
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, name, *map(str, folders)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for name in ("shard-0", "shard-1")
+    ]
+    assert [process.stdout.readline() for process in begun] == [b"ready\n"] * 2
+    begin = time.time() + 0.2
+    for process in begun:
+        process.stdin.write(f"{begin}\n".encode())
+        process.stdin.close()
+    assert [process.wait() for process in begun] == [0, 0]
 
 
 def test_missing_block_is_an_index_error(tmp_path):

@@ -6,14 +6,13 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from phantoms import balls, store, write_configuration
-from submitting import Cluster, Run
+from submitting import ARRAYS, SHARDS, Cluster, Run
 
 SCRIPTS = Path(__file__).parent
 NODES = 2
@@ -71,57 +70,42 @@ def cluster(request, slurm_environment, tmp_path_factory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def planned(trained, slurm_environment, tmp_path_factory):
+def planned(trained, slurm_environment, tmp_path_factory) -> Run:
     """Make a workflow folder in which everything before `embed` is done, here and without Slurm."""
-    made: dict[tuple, Run] = {}
-
-    def of(times=(1, 1, 1), blocks=(20, 24, 32), shards=2) -> Run:
-        if (times, blocks, shards) not in made:
-            folder = tmp_path_factory.mktemp("planned", numbered=True)
-            raw = store(folder / "raw.zarr", np.tile(balls()[0], times))
-            tree = {
-                "volumes": {"balls": {"raw": {"uri": raw}}},
-                "models": {"balls": {"checkpoint": str(trained.layout.model("balls").checkpoint)}},
-                "segmentations": {
-                    "balls": trained.tree["segmentations"]["balls"]
-                    | {"blocks": {"shape_voxels": list(blocks), "halo_voxels": 8}}
-                },
-                "execution": {"shards": shards, "executor": "serial"},
-            }
-            run = Run(folder / "workflow", write_configuration(folder, tree), slurm_environment)
-            run.locally("--until", "estimate")
-            made[times, blocks, shards] = run
-        return made[times, blocks, shards]
-
-    return of
-
-
-@pytest.fixture
-def run(planned, tmp_path):
-    """A copy of a planned folder, to run on Slurm."""
-
-    def of(cluster: Cluster, **how) -> Run:
-        source = planned(**how)
-        shutil.copytree(source.folder, tmp_path / "workflow", symlinks=True)
-        return Run(tmp_path / "workflow", source.config, cluster.environment)
-
-    return of
+    folder = tmp_path_factory.mktemp("planned")
+    raw = store(folder / "raw.zarr", np.tile(balls()[0], (1, 1, 2)))
+    tree = {
+        "volumes": {"balls": {"raw": {"uri": raw}}},
+        "models": {"balls": {"checkpoint": str(trained.layout.model("balls").checkpoint)}},
+        "segmentations": {
+            "balls": trained.tree["segmentations"]["balls"]
+            | {"blocks": {"shape_voxels": [20, 24, 16], "halo_voxels": 8}}
+        },
+        "execution": {"shards": SHARDS, "executor": "serial"},
+    }
+    run = Run(folder / "workflow", write_configuration(folder, tree), slurm_environment)
+    run.locally("--until", "estimate")
+    return run
 
 
 @pytest.fixture(scope="session")
-def expected(planned):
-    """Digests of the arrays of a local run."""
-    found: dict[str, dict[str, str]] = {}
+def expected(planned, tmp_path_factory) -> dict[str, str]:
+    """Digests of the arrays of a local run, made the first time that a test asks."""
+    folder = tmp_path_factory.mktemp("local") / "workflow"
+    shutil.copytree(planned.folder, folder, symlinks=True)
+    local = Run(folder, planned.config, planned.environment)
+    local.locally("--until", "relabel")
+    return local.digests(ARRAYS)
 
-    def of(*arguments: str, **how) -> dict[str, str]:
-        key = f"{arguments} {how}"
-        if key not in found:
-            source = planned(**how)
-            folder = source.folder.with_name(f"local-{time.monotonic_ns()}")
-            shutil.copytree(source.folder, folder)
-            local = Run(folder, source.config, source.environment)
-            local.locally(*arguments)
-            found[key] = local.digests()
-        return found[key]
+
+@pytest.fixture
+def run(planned, cluster, tmp_path):
+    """Copy the planned folder, to run on Slurm."""
+
+    def of(name="workflow", programs: Path | None = None, **environment: str) -> Run:
+        shutil.copytree(planned.folder, tmp_path / name, symlinks=True)
+        if programs is not None:
+            environment["PATH"] = f"{programs}{os.pathsep}{cluster.environment['PATH']}"
+        return Run(tmp_path / name, planned.config, cluster.environment | environment)
 
     return of

@@ -62,7 +62,7 @@ SlurmctldPort=16817
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$MSOCK,cred_expire=10
+AuthInfo=socket=$MSOCK,cred_expire=5
 CredType=cred/munge
 SlurmctldPidFile=$ROOT/run/slurmctld.pid
 SlurmdPidFile=$ROOT/run/slurmd.%n.pid

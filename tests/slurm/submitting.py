@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from spoco_blocks.volumes import open_volume
 
 ROOT = Path(__file__).parent.parent.parent
 ARRAYS = ("embeddings", "foreground", "affinities", "fragments", "segmentation")
+SHARDS, BLOCKS = 2, 32
 # How long to wait for what must happen; a machine that does nothing else needs a fifth of it.
 PATIENCE_S = 300
 
@@ -84,12 +86,13 @@ class Run:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Snakemake with the profile that sites use, and what this Slurm differs in."""
-        command = self._command(
+        here = Path(__file__).parent
+        _, *command = self._command(
             "--profile", str(ROOT / "profiles/slurm"), "--workflow-profile", str(ROOT / "profiles/default"),
-            "--slurm-partition-config", str(Path(__file__).parent / "partitions.yaml"), "--slurm-no-account",
-            "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "5",
-            *arguments,
+            "--slurm-partition-config", str(here / "partitions.yaml"), "--slurm-no-account",
+            "--slurm-status-command", "squeue", "--latency-wait", "5", *arguments,
         )  # fmt: skip
+        command = [sys.executable, str(here / "impatient.py"), *command]
         log = (self.folder / "snakemake.log").open("a")
         return subprocess.Popen(
             command, env=self.environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -122,7 +125,8 @@ class Run:
 
     def half_way(self, stage: str, shard: int = 0) -> None:
         """Wait until some blocks of a shard are done, and others are not."""
-        wait_for(lambda: self.done(stage, shard) > 5, f"blocks of {stage}")
+        wait_for(lambda: self.done(stage, shard) > 2 or "Complete log" in self.said, f"blocks of {stage}")
+        assert "Complete log" not in self.said, self.said[-5000:]
 
     def redone(self, stage: str, shard: int = 0) -> int:
         """Count how often a block was begun that had been begun before."""
@@ -133,12 +137,10 @@ class Run:
         """Count the processes that worked on a shard."""
         return len(self.frames(stage, shard, RUN))
 
-    def digests(self) -> dict[str, str]:
-        """Digest the voxels of every array there is."""
-        return {name: digest(self.results / f"{name}.zarr") for name in ARRAYS if self._is_written(name)}
-
-    def _is_written(self, name: str) -> bool:
-        return (self.results / f"{name}.zarr").exists()
+    def digests(self, names: Sequence[str]) -> dict[str, str]:
+        """Digest the voxels of arrays, where there are any."""
+        stores = {name: self.results / f"{name}.zarr" for name in names}
+        return {name: digest(store) for name, store in stores.items() if store.exists()}
 
 
 def digest(path: Path) -> str:

@@ -13,6 +13,7 @@ import pytest
 from phantoms import balls, store, write_configuration
 from pipeline import Trained
 
+from spoco_blocks.engine.attempts import Usage
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import ResourceError
 from spoco_blocks.grid import BlockGrid
@@ -51,7 +52,10 @@ def test_the_report_compares_what_was_planned_with_what_was_used(trained):
     results = trained.segment("compared", clustering={"kind": "modes"})
     ran = {stage: [Manifest.read(results.manifest(stage, 0))] for stage in ("embed", "cluster", "relabel")}
     ran |= {stage: [Manifest.read(results.manifest(stage))] for stage in ("calibrate", "pyramid")}
-    costs = {cost.name: cost for cost in gather_costs(results, ran)}
+    log = trained.layout.attempts("embed-0", "compared")
+    log.parent.mkdir(exist_ok=True)
+    log.write_text(f"{Usage(10.0, 14.0, 2, 500, 1000)}\n{Usage(30.0, 50.0, 2, 700, 2000)}\n")
+    costs = {cost.name: cost for cost in gather_costs(trained.layout, "compared", ran)}
     assert list(costs) == ["embed", "calibrate", "cluster", "relabel", "pyramid"]
     for cost in costs.values():
         assert cost.blocks[0] == cost.blocks[1]
@@ -59,6 +63,9 @@ def test_the_report_compares_what_was_planned_with_what_was_used(trained):
     for stage in ("embed", "cluster"):
         planned, used = costs[stage].work_s
         assert 0.1 * used < planned < 10 * used
+    assert costs["embed"].processors == (2.0, 1.6)
+    assert costs["embed"].memory_mb == (2000, 700)
+    assert costs["cluster"].processors == costs["cluster"].memory_mb == (None, None)
 
 
 def test_disk_is_about_what_is_used(trained):

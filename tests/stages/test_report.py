@@ -93,7 +93,7 @@ def content(shape=(12, 40, 48), **changes):
         ],
         objects=table(segments, size),
         stages=[StageTime("embed", 12.5, (12.5, 11.0)), StageTime("stitch", 0.5)],
-        costs=[StageCost("embed", (8, 8), (20.0, 23.5), (4_000_000, None))],
+        costs=[StageCost("embed", (8, 8), (20.0, 23.5), (4_000_000, None), (2.0, 1.64), (3800, 637))],
         settings={"Predict embeddings": {"raw": {"uri": "data/raw.zarr", "level": 0, "axes": None}}},
         versions={"numpy": "2.0"},
         provenance={"embed": "0123abcd"},
@@ -139,7 +139,7 @@ def test_says_everything(tmp_path):
     for score in SCORES:
         assert score.name in text
         assert score.text in text
-    for words in ("Planned and used", "20 s", "24 s", "4 MB", "n/a"):
+    for words in ("Planned and used", "20 s", "24 s", "4 MB", "n/a", "1.64", "3.98 GB", "668 MB"):
         assert words in text
     for words in ("Predict embeddings", "data/raw.zarr", "numpy", "0123abcd", "Pull", "Push", "longest of 2 shards"):
         assert words in text

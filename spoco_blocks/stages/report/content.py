@@ -108,12 +108,17 @@ class StageCost:
         The stage.
     blocks, work_s, disk_bytes : tuple of (number, number or None)
         Planned and used: blocks, seconds of all blocks one after the other, bytes that it left; None = not known.
+    processors, memory_mb : tuple of (number or None, number or None)
+        Asked for and used by a job, in the attempts of all shards: processors on average; memory of all processes, and
+        of the largest one, in MiB.
     """
 
     name: str
     blocks: tuple[int, int | None]
     work_s: tuple[float, float | None]
     disk_bytes: tuple[int, int | None]
+    processors: tuple[float | None, float | None] = (None, None)
+    memory_mb: tuple[int | None, int | None] = (None, None)
 
 
 @dataclass(frozen=True)

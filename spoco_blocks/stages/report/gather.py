@@ -55,7 +55,7 @@ def gather(layout: Layout, job: ReportJob) -> ReportContent:
         curves=_curves(layout.model(job.model).curves),
         objects=objects,
         stages=[_time(stage, manifests) for stage, manifests in ran.items()],
-        costs=gather_costs(results, ran),
+        costs=gather_costs(layout, job.segmentation, ran),
         settings=_settings(ran, job),
         versions=_versions(newest),
         provenance={stage: manifests[0].digest for stage, manifests in ran.items()},
