@@ -151,6 +151,11 @@ class DaskPool:
             except Empty:
                 self._check_workers()
                 continue
+            if future.status in {"pending", "lost"} and self._client.status == "running":
+                # Its worker died when it was done, and took the result with it: Dask runs it again.
+                self._check_workers()
+                future.add_done_callback(self._finished.put)
+                continue
             if future.status not in {"finished", "error"}:
                 raise self._lost()
             try:
