@@ -41,6 +41,7 @@ def task_of(root: Path, name: str, stage: str) -> tuple[BlockTask, Block]:
     if stage == "relabel":
         return RelabelBlock(fragments, segments, results.lookup, "", results.offsets), block
     if stage == "mesh":
+        results.meshes.mkdir(exist_ok=True)
         return MeshBlock(segments, (1, 1, 1), plan.voxel_size_nm, results.objects, "", 0, results.meshes), block
     coarse = segments.model_copy(update={"level": 1})
     inner = Box(triple(a // 2 for a in block.inner.start), triple(b // 2 for b in block.inner.stop))
