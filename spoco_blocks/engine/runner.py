@@ -22,9 +22,9 @@ from spoco_blocks.settings.jobs import digest
 log = logging.getLogger(__name__)
 
 # A process that has imported numba and Zarr, and has loaded compiled code and opened stores, resident.
-PROCESS_MB = 240
+PROCESS_MB = 280
 # What PyTorch adds, where the network is applied.
-PYTORCH_MB = 160
+PYTORCH_MB = 140
 
 # Blocks that an error names; thousands may fail for one reason.
 NAMED = 10

@@ -23,7 +23,8 @@ def queued(cluster, run, tmp_path):
     }  # fmt: skip
     tree = {"jobqueue": {"slurm": job}, "distributed": {"adaptive": {"maximum": 3}}}
     (tmp_path / "dask.yaml").write_text(yaml.safe_dump(tree))
-    ours = run(DASK_CONFIG=str(tmp_path / "dask.yaml"), BLOCK_SECONDS="1")
+    slowly = str(Path(__file__).parent / "slowly/spoco-blocks")
+    ours = run(DASK_CONFIG=str(tmp_path / "dask.yaml"), BLOCK_SECONDS="1", SLOW_PROGRAM=slowly)
     settings = yaml.safe_load(ours.config.read_text())
     settings["execution"] = {"shards": 1, "executor": "dask", "scheduler": "slurm"}
     (tmp_path / "queued.yaml").write_text(yaml.safe_dump(settings))
