@@ -1,4 +1,4 @@
-# make demo: everything from nothing to a segmentation.   make test: everything that must hold but on a cluster.
+# make demo: everything from nothing to a segmentation.   make test: everything that must hold.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -36,10 +36,12 @@ format: setup
 	snakefmt workflow
 	spoco-blocks schema > workflow/schemas/config.schema.json
 
+# The last line runs where a Slurm is there or can be installed (as root, on Debian or Ubuntu), and says so where not.
 test: check
 	python -m pytest
+	python -m pytest -m slurm tests/slurm/test_happy_path.py -k cgroup
 
-# Installs Slurm where it is missing: as root, on Debian or Ubuntu. Prints a table: event, blocks redone, result.
+# Everything that may happen to jobs. Installs Slurm where it is missing: as root, on Debian or Ubuntu. Prints a table: event, blocks redone, result.
 test-slurm: setup
 	python -m pytest -m slurm tests/slurm -s
 

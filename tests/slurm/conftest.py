@@ -36,12 +36,13 @@ def has_cgroups() -> bool:
 def start(root: Path, *, cgroup: bool, environment: dict[str, str]) -> Cluster:
     environment = environment | {"SLURM_TEST_ROOT": str(root), "SLURM_CONF": str(root / "etc/slurm.conf")}
     settings = {"CGROUP": str(int(cgroup)), "NODES": str(NODES), "CPUS": "8", "MEM_MB": "8000", "GPUS": "2"}
-    done = subprocess.run(
-        [SCRIPTS / "start.sh"], env=environment | settings, capture_output=True, text=True, timeout=300, check=False
-    )
-    if done.returncode:
+    try:
+        subprocess.run(
+            [SCRIPTS / "start.sh"], env=environment | settings, capture_output=True, text=True, timeout=300, check=True
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         stop(root)
-        pytest.skip(f"no Slurm could be started here: {(done.stderr or done.stdout).strip()[-300:]}")
+        pytest.skip(f"no Slurm could be installed or started here: {error} {str(error.stderr)[-300:]}")
     return Cluster(environment, cgroup)
 
 
