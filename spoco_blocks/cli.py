@@ -217,9 +217,9 @@ def schema(args: argparse.Namespace) -> None:
 
 def main(words: list[str] | None = None) -> int:
     """Run a command; errors that a user can act on are printed without a traceback."""
-    # OpenMP's threads spin while they wait for each other. Where something else has one of their cores, training took 4
-    # to 30 times as long as it does when they sleep. It must be said before PyTorch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP's threads spin while they wait for each other: for long, which takes 3 to 4 times as long where something else
+    # has their cores, or not at all, which takes nearly twice as long where nothing has. To be said before PyTorch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     args = _parser().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:

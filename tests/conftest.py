@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# As the program does, before PyTorch is loaded: threads that wait for each other sleep.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# As the program does, before PyTorch is loaded: threads that wait for each other soon sleep.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import pytest
 from phantoms import ball_configuration
