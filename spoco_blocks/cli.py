@@ -217,8 +217,8 @@ def schema(args: argparse.Namespace) -> None:
 
 def main(words: list[str] | None = None) -> int:
     """Run a command; errors that a user can act on are printed without a traceback."""
-    # OpenMP's threads spin while they wait for each other: for long, which takes 3 to 4 times as long where something else
-    # has their cores, or not at all, which takes nearly twice as long where nothing has. To be said before PyTorch is loaded.
+    # OpenMP's threads spin while they wait for each other. For long, it takes 3 to 4 times as long where something else
+    # has their cores; not at all, nearly twice as long where nothing has. It must be said before PyTorch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     args = _parser().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
