@@ -1,4 +1,4 @@
-"""Batches on Dask workers: processes of this machine, jobs of a queue, or whatever workers a scheduler has."""
+"""Batches on Dask workers: processes of this machine, jobs of Slurm, or whatever workers a scheduler has."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distributed import Client, Future, KilledWorker, Nanny, Scheduler, SpecClus
 
 from spoco_blocks.engine.batches import MAX_BATCH, Pool, Returned
 from spoco_blocks.engine.executors import Execution
-from spoco_blocks.engine.job_queue import QUEUES, most_jobs, open_queue
+from spoco_blocks.engine.job_queue import SLURM, check_jobs, most_jobs, open_jobs, wait_for_first
 from spoco_blocks.engine.tasks import Failure, Outcome, Work, feed, finish, run_batch
 from spoco_blocks.errors import ExecutorError
 
@@ -40,6 +40,8 @@ class DaskPool:
         self._open = ExitStack()
         self._last_seen = self._counted = time.monotonic()
         self._slots = 1
+        # Where workers are jobs, which may have to wait until they start.
+        self._jobs: SpecCluster | None = None
         self._first: dict[str, float] = {}
         self._second: dict[str, float] | None = None
 
@@ -47,11 +49,6 @@ class DaskPool:
     def max_batch(self) -> int:
         """Most blocks of a batch; one where halves travel, whose number is what bounds memory."""
         return MAX_BATCH if self._second is None else 1
-
-    @property
-    def _queue(self) -> str | None:
-        """The queue whose jobs the workers are: they may have to wait until they start."""
-        return self._execution.scheduler if self._execution.scheduler in QUEUES else None
 
     def __enter__(self) -> Pool:
         # Importing it sets its level to INFO: a dozen lines for each cluster that starts and ends.
@@ -62,8 +59,8 @@ class DaskPool:
                 options = {"distributed.worker.daemon": True, "distributed.scheduler.allowed-failures": 0}
                 self._open.enter_context(dask.config.set(options))
                 address = self._open.enter_context(_local_cluster(self._execution, self._work, self._count))
-            elif self._queue is not None:
-                address = self._open.enter_context(open_queue(self._queue))
+            elif self._execution.scheduler == SLURM:
+                address = self._jobs = self._open.enter_context(open_jobs())
             else:
                 address = self._execution.scheduler
             self._client = self._connect(address)
@@ -79,11 +76,15 @@ class DaskPool:
     def _connect(self, address: Any) -> Client:
         try:
             client = self._open.enter_context(Client(address, timeout=PATIENCE_S, set_as_default=False))
-            client.wait_for_workers(1, timeout=None if self._queue else PATIENCE_S)
+            if self._jobs is not None:
+                wait_for_first(client, self._jobs)
+            else:
+                client.wait_for_workers(1, timeout=PATIENCE_S)
         except (OSError, TimeoutError, ValueError) as error:
             raise ExecutorError(
                 f"no Dask scheduler with workers at {address} ({type(error).__name__}: {error}). Expected an "
-                "address such as tcp://HOST:8786 of a running `dask scheduler`, and at least one `dask worker ADDRESS`."
+                "address such as tcp://HOST:8786 of a running `dask scheduler` and at least one `dask worker ADDRESS`, "
+                "or slurm."
             ) from None
         return client
 
@@ -109,7 +110,7 @@ class DaskPool:
 
     def _count_slots(self) -> int:
         workers = self._workers()
-        if self._queue is not None and self._second is None:
+        if self._jobs is not None and self._second is None:
             # More jobs are started where more is waiting than those that are there can do.
             room = max([1, *(_room(worker, self._first) for worker in workers)])
             return 2 * room * most_jobs()
@@ -187,9 +188,13 @@ class DaskPool:
         if self._client.status != "running":
             raise self._lost()
         now = time.monotonic()
-        if self._workers() or self._queue is not None:
+        if self._workers():
             self._last_seen = now
         elif now > self._last_seen + PATIENCE_S:
+            if self._jobs is not None:
+                self._last_seen = now
+                check_jobs(self._jobs)
+                return
             where = self._execution.scheduler or "this machine"
             raise ExecutorError(f"no Dask worker of {where} has been there for {PATIENCE_S:.0f} s. {START_AGAIN}")
 

@@ -27,8 +27,8 @@ class Execution:
     memory_mb : int or None
         Memory that all workers together may use, in MiB; None = not checked.
     scheduler : str or None
-        Address of a running Dask scheduler, for instance ``tcp://10.0.0.1:8786``, or a queue such as ``slurm``, whose
-        jobs become workers (see `job_queue`); None = local processes.
+        Address of a running Dask scheduler, for instance ``tcp://10.0.0.1:8786``, or ``slurm``, whose jobs
+        become workers (see `job_queue`); None = local processes.
     gpus : int
         GPUs of this machine that Dask workers use, one process each, beside `workers` processes without; 0 = processes
         see this machine as it is.

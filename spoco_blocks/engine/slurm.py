@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,12 @@ def unfinished_jobs(folder: Path) -> list[str]:
         if comment.startswith(RULE_COMMENT) and Path(workdir).resolve() == folder.resolve():
             found.append(f"Slurm job {number} ({comment.removeprefix(RULE_COMMENT)}), {state.lower()} {node}".rstrip())
     return found
+
+
+def ended(numbers: Sequence[str]) -> bool:
+    """Tell whether none of some jobs of this user is in the queue; False where Slurm does not answer."""
+    answer = _ask("squeue", "--me", "--noheader", "--format=%A")
+    return answer is not None and set(numbers).isdisjoint(answer.split())
 
 
 def _field(facts: str, name: str) -> str:

@@ -163,8 +163,8 @@ class ExecutionSettings(Section):
     """What runs the blocks of a shard: dask = processes, one for each GPU and one for each thread of the job."""
     scheduler: str | None = None
     """Address of a running Dask scheduler, tcp://HOST:8786, whose workers predict and cluster instead; they must see
-    the same files. Those with a GPU are told by `dask worker ADDRESS --resources gpu=1`. Or slurm (pbs, lsf, sge):
-    workers are jobs of that queue, as Dask's configuration describes them."""
+    the same files. Those with a GPU are told by `dask worker ADDRESS --resources gpu=1`. Or slurm: workers
+    are jobs, as Dask's configuration describes them."""
     arrays: WritableUri | None = None
     """Where embeddings, foreground, affinities, fragments and segmentations go: a folder or s3://BUCKET/PREFIX, which
     no other results folder may use; null = into the results folder, where everything else stays."""

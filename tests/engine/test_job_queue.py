@@ -5,7 +5,7 @@ from __future__ import annotations
 import dask
 import pytest
 
-from spoco_blocks.engine.job_queue import MOST_JOBS, lifetime, most_jobs, open_queue, walltime_s
+from spoco_blocks.engine.job_queue import MOST_JOBS, lifetime, most_jobs, open_jobs, walltime_s
 from spoco_blocks.errors import ExecutorError
 
 
@@ -15,6 +15,12 @@ from spoco_blocks.errors import ExecutorError
 )
 def test_wall_times_are_read_as_slurm_reads_them(text, seconds):
     assert walltime_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["4h", "", "1-", "1:2:3:4", "-5"])
+def test_other_wall_times_are_refused(text):
+    with pytest.raises(ValueError, match="HH:MM:SS"):
+        walltime_s(text)
 
 
 def test_workers_leave_before_their_job_ends():
@@ -35,4 +41,4 @@ def test_a_job_that_nobody_described_is_asked_for():
     with pytest.raises(
         ExecutorError, match=r"how much cores[\s\S]*jobqueue.yaml:\n  jobqueue:\n    slurm:\n      cores"
     ):
-        open_queue("slurm")
+        open_jobs()
