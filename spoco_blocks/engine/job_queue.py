@@ -91,8 +91,8 @@ def check_jobs(cluster: SpecCluster) -> None:
     numbers = sorted(job.job_id for job in cluster.workers.values() if getattr(job, "job_id", None))
     if numbers and ended(numbers):
         raise ExecutorError(
-            f"Slurm jobs {', '.join(numbers)} ended and no worker came of them; their output says why "
-            "(slurm-JOB.out, or log-directory of jobqueue.slurm in Dask's configuration). Can nodes reach this one, and see the same "
+            f"Slurm jobs {', '.join(numbers)} ended and no worker came of them; their output says why (slurm-JOB.out, "
+            "or log-directory of jobqueue.slurm in Dask's configuration). Can nodes reach this one, and see the same "
             "files? What was finished is kept: run the same command again."
         )
     log.info("no worker yet of Slurm jobs %s: waiting for them (squeue --me)", ", ".join(numbers) or "to be submitted")
