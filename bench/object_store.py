@@ -79,12 +79,14 @@ def contender(name: str, place: str, blocks: int, workers: int, number: Iterator
 
 
 @contextmanager
-def s3_bucket(delay_ms: float) -> Iterator[str]:
+def s3_bucket(delay_ms: float, refuse_every: int = 0) -> Iterator[str]:
     """Run a server that answers late; give a bucket of it."""
     import boto3
 
     script = Path(__file__).parent / "scripts/s3_server.py"
-    with subprocess.Popen([sys.executable, script, str(delay_ms)], stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [sys.executable, script, str(delay_ms), str(refuse_every)], stdout=subprocess.PIPE, text=True
+    ) as server:
         try:
             assert server.stdout is not None
             os.environ.update(ENVIRONMENT | {"AWS_ENDPOINT_URL": server.stdout.readline().strip()})

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,13 @@ from spoco_blocks.settings import jobs, parse_settings
 ROOT = Path(__file__).parent.parent
 
 
-def run_workflow(folder: Path, tree: Mapping[str, Any], *targets: str, data: Mapping[str, Path] | None = None) -> Path:
+def run_workflow(
+    folder: Path,
+    tree: Mapping[str, Any],
+    *targets: str,
+    data: Mapping[str, Path] | None = None,
+    options: Sequence[str] = (),
+) -> Path:
     """Run the workflow on a configuration; give its results folder.
 
     Parameters
@@ -33,6 +39,8 @@ def run_workflow(folder: Path, tree: Mapping[str, Any], *targets: str, data: Map
         Rules, or files below the results folder; none = everything.
     data : mapping of str to Path, optional
         Further folders by the names that the configuration gives them; ``data`` always is the repository's.
+    options : sequence of str
+        Further options of Snakemake.
 
     Raises
     ------
@@ -47,7 +55,7 @@ def run_workflow(folder: Path, tree: Mapping[str, Any], *targets: str, data: Map
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(dict(tree)))
     command = ["snakemake", "--snakefile", str(ROOT / "workflow/Snakefile"), "--directory", str(folder)]
-    command += ["--profile", str(ROOT / "profiles/default"), "--configfile", str(config), "--", *targets]
+    command += ["--profile", str(ROOT / "profiles/default"), "--configfile", str(config), *options, "--", *targets]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:

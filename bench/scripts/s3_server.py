@@ -1,16 +1,21 @@
-"""An S3 server that answers late: ``python s3_server.py MILLISECONDS`` prints its address and runs until ended."""
+"""An S3 server that answers late, and refuses every Nth request for a while (0 = none).
+
+``python s3_server.py MILLISECONDS N`` prints its address and runs until ended.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-DELAY_S = float(sys.argv[1]) / 1000
+DELAY_S, EVERY = float(sys.argv[1]) / 1000, int(sys.argv[2])
+REQUESTS = count(1)
 SERVE = DomainDispatcherApplication(create_backend_app)
 
 
@@ -24,8 +29,11 @@ class Quiet(WSGIRequestHandler):
 
 
 def late(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-    """Answer late."""
+    """Answer late, or that there are too many requests."""
     time.sleep(DELAY_S)
+    if EVERY and next(REQUESTS) % EVERY == 0:
+        start_response("503 Slow Down", [("Content-Type", "application/xml")])
+        return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
     return SERVE(environ, start_response)
 
 
