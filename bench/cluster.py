@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def slurm(folder: Path) -> Iterator[bool]:
     environment = {"SLURM_TEST_ROOT": str(folder / "slurm"), "SLURM_CONF": str(folder / "slurm/etc/slurm.conf")}
     os.environ.update(environment | {"CGROUP": "0"})
     try:
-        yield os.geteuid() == 0 and subprocess.run([SLURM / "start.sh"], check=False, timeout=300).returncode == 0
+        start = partial(subprocess.run, [SLURM / "start.sh"], check=False, timeout=300, stdout=subprocess.DEVNULL)
+        yield os.geteuid() == 0 and start().returncode == 0
     finally:
         subprocess.run([SLURM / "stop.sh"], check=False)
 
