@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,8 @@ from scipy.stats import chi2
 from skimage.measure import label as connected
 
 Variant = Literal["easy", "noisy", "hard"]
+# Objects of one embedding this close would be one to the eye, too: a thread of a third object is between them at most.
+NEAR = 4
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def make(
         Channels of the embedding.
     variant : {"easy", "noisy", "hard"}
         easy: means at least 4 apart, 95 % of the noise within 0.5. noisy: 1.6 times the noise, wider blending. hard:
-        means of touching objects only 2 apart, and far objects share means.
+        means of objects that touch, or nearly do, only 2 apart; far objects share means.
     seed : int
         Seed of everything drawn.
 
@@ -155,19 +158,19 @@ def separate_means(rng: np.random.Generator, count: int, channels: int, distance
 def _palette_means(
     rng: np.random.Generator, truth: NDArray[np.uint32], objects: int, channels: int, distance: float
 ) -> NDArray[np.float32]:
-    """Colour the objects with 2 c means so that touching ones differ by `distance`."""
-    touching: list[set[int]] = [set() for _ in range(objects + 1)]
-    for axis in range(3):
+    """Colour the objects with 2 c means so that those within `NEAR` voxels of each other differ by `distance`."""
+    near: list[set[int]] = [set() for _ in range(objects + 1)]
+    for axis, step in product(range(3), range(1, NEAR + 1)):
         moved = np.moveaxis(truth, axis, 0)
-        pairs = np.stack([moved[:-1].ravel(), moved[1:].ravel()], 1)
+        pairs = np.stack([moved[:-step].ravel(), moved[step:].ravel()], 1)
         for a, b in np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0):
-            touching[a].add(int(b))
-            touching[b].add(int(a))
+            near[a].add(int(b))
+            near[b].add(int(a))
     palette = np.concatenate([np.eye(channels), -np.eye(channels)]) * distance / np.sqrt(2)
     palette = palette @ np.linalg.qr(rng.standard_normal((channels, channels)))[0]
     colours = np.full(objects + 1, -1)
     for i in rng.permutation(objects + 1):
-        used = {colours[j] for j in touching[i]}
+        used = {colours[j] for j in near[i]}
         colours[i] = rng.choice([k for k in range(2 * channels) if k not in used] or range(2 * channels))
     jitter = rng.standard_normal((objects + 1, channels)) * 0.1 / np.sqrt(channels)
     means: NDArray[np.float32] = (palette[colours] + jitter).astype(np.float32)

@@ -68,22 +68,60 @@ def gradients(embeddings):
     return np.sqrt(squared)
 
 
-def grown(labels, embeddings, foreground, means, rounds, sweeps):
-    """Synchronous growth and refinement, voxel by voxel."""
+def grown(labels, embeddings, foreground, means, rounds):
+    """Synchronous growth, voxel by voxel."""
     labels = labels.copy()
     todo = [tuple(p) for p in np.argwhere(foreground & (labels == 0))]
     wide, means = embeddings.astype(np.float64), means.astype(np.float64)
-    for phase in ["grow"] * rounds + ["refine"] * sweeps:
+    for _ in range(rounds):
         before = labels.copy()
         for place in todo:
-            if (before[place] == 0) != (phase == "grow"):
-                continue
-            choices = {int(before[n]) for n in neighbours(place, labels.shape)} | {int(before[place])}
-            choices -= {0}
-            if choices:
+            choices = {int(before[n]) for n in neighbours(place, labels.shape)} - {0}
+            if before[place] == 0 and choices:
                 vector = wide[(slice(None), *place)]
                 labels[place] = min(choices, key=lambda k: (((vector - means[k]) ** 2).sum(), k))
     return labels
+
+
+def straightened(labels, embeddings, means, sweeps, evenness):
+    """Every voxel in turn, first the even ones: own label, or that of a neighbour that is worth more."""
+    labels = labels.copy()
+    wide, means = embeddings.astype(np.float64), means.astype(np.float64)
+    for half in range(2 * sweeps):
+        padded = np.pad(labels, 1)
+        for place in np.argwhere(labels > 0):
+            if sum(place) % 2 != half % 2:
+                continue
+            offsets = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 1), (0, 1, 0), (1, 0, 0))
+            around = [int(padded[tuple(place + 1 + offset)]) for offset in np.array(offsets)]
+            vector, choice = wide[(slice(None), *place)], int(labels[tuple(place)])
+            for label in [n for n in around if n > 0]:
+                farther = ((vector - means[label]) ** 2).sum() - ((vector - means[choice]) ** 2).sum()
+                gap = ((means[label] - means[choice]) ** 2).sum()
+                if label != choice and farther < evenness * gap * (around.count(label) - around.count(choice)):
+                    choice = label
+            labels[tuple(place)] = choice
+    return labels
+
+
+def spread(lattice, embeddings, foreground, means, step, max_distance, threshold):
+    """Labels from the lattice's voxels around each voxel; what has none; what is far from its label and flat."""
+    labels, empty, odd = np.zeros(foreground.shape, np.uint32), [], []
+    wide = embeddings.astype(np.float64)
+    gradient = gradients(embeddings)
+    for flat, place in enumerate(np.ndindex(*foreground.shape)):
+        if not foreground[place]:
+            continue
+        columns = [{p // s, min((p + s - 1) // s, n - 1)} for p, s, n in zip(place, step, lattice.shape, strict=True)]
+        around = {int(lattice[k, i, j]) for k in columns[0] for i in columns[1] for j in columns[2]} - {0}
+        squared = {k: float(((wide[(slice(None), *place)] - means[k]) ** 2).sum()) for k in around}
+        choice = min(around, key=lambda k: (squared[k], k), default=0)
+        labels[place] = choice
+        if choice == 0:
+            empty.append(flat)
+        if (choice == 0 or squared[choice] > max_distance**2) and gradient[place] < threshold:
+            odd.append(flat)
+    return labels, empty, odd
 
 
 def contacts(labels):

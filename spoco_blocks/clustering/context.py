@@ -46,6 +46,8 @@ class Context:
         Size of small objects of the volume: labels of half of it are pieces of others.
     cut : tuple of (bool, bool)
         Along z, y, x: whether the volume goes on before the array, and behind it, so that objects there are cut.
+    step : tuple of int
+        Along z, y, x: every how many voxels one is clustered before the others follow; 1 where voxels are long.
     seed : int
         Seed of every draw that is left to the method.
     """
@@ -56,4 +58,5 @@ class Context:
     other: NDArray[Any] | None = None
     smallest_voxels: int | None = None
     cut: tuple[tuple[bool, bool], ...] = ((False, False),) * 3
+    step: tuple[int, int, int] = (2, 2, 2)
     seed: int = 0

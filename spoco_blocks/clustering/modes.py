@@ -10,13 +10,8 @@ from numpy.typing import NDArray
 
 from spoco_blocks.clustering.checks import require_positive
 from spoco_blocks.clustering.context import Context
-from spoco_blocks.kernels.blends import blend_owners
-from spoco_blocks.kernels.components import count_voxels, equal_components
-from spoco_blocks.kernels.coreless import gradients_at, label_places
-from spoco_blocks.kernels.cores import label_cores
+from spoco_blocks.clustering.find_fragments import find_fragments
 from spoco_blocks.kernels.gradient import core_mask, gradient_magnitudes
-from spoco_blocks.kernels.growth import Growth
-from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.kernels.mode_seeking import seek_modes
 
 # Below this a gradient is no more than the rounding of float16 embeddings.
@@ -57,8 +52,8 @@ class Modes:
     """Objects blend over no more than this; foreground farther from every core belongs to objects that have none."""
     growth_rounds: int = 16
     """How many voxels a fragment may grow beyond its core."""
-    refinement_sweeps: int = 16
-    """How often grown voxels choose again between neighbouring fragments."""
+    refinement_sweeps: int = 4
+    """How often voxels at borders choose again between neighbouring fragments."""
 
     def __post_init__(self) -> None:
         require_positive(self, "bandwidth", "merge_radius", "gradient_factor", "samples_per_region", "min_mode_voxels")
@@ -95,55 +90,19 @@ class Modes:
 
         Notes
         -----
+        Every second voxel along each axis is clustered first (`context.step`); the others lie between voxels of one
+        object, mostly, and only have to be compared with its mean. What the lattice missed is found in a second look.
         O(n c) time; two passes over the embeddings where modes are given. Memory beside them: about 25 bytes per voxel.
         """
         context = context or Context()
+        if embeddings.dtype not in (np.float16, np.float32):
+            embeddings = embeddings.astype(np.float32)
         threshold, modes = context.gradient_threshold, context.modes
         if threshold is None:
             threshold = self.gradient_threshold(self.gradient_sample(embeddings, foreground))
         if modes is None:
             modes, _ = self.seek(embeddings, foreground, threshold, context.seed)
-        reach = max(self.bandwidth, self.merge_radius)
-        labels, sizes, sums = label_cores(embeddings, foreground, threshold, modes, reach, self.min_core_voxels)
-        growth = Growth(labels, embeddings, foreground, sums / np.maximum(sizes, 1)[:, None])
-        del labels
-        growth.grow(min(self.blend_voxels, self.growth_rounds))
-        self._add_coreless(growth, embeddings, context.seed)
-        growth.grow(self.growth_rounds - min(self.blend_voxels, self.growth_rounds))
-        if self.blend_voxels:
-            growth.rename(blend_owners(growth.labels, embeddings, foreground, growth.means, self.blend_voxels))
-        growth.refine(self.refinement_sweeps)
-        labels, origin = _numbered(growth.labels, len(growth.means))
-        coreless = origin >= len(sizes)
-        left, _ = growth.unreached
-        if not len(left):
-            return labels, coreless
-        # What no core reaches and has none: fragments of their own rather than holes in the foreground.
-        alone = np.zeros(labels.shape, np.int32)
-        alone.reshape(-1)[left] = 1
-        rest, voxels = equal_components(alone, max(1, self.min_core_voxels))
-        labels = np.where(rest > 0, rest + np.uint32(len(origin) - 1), labels)
-        return labels, np.concatenate([coreless, np.ones(len(voxels) - 1, np.bool_)])
-
-    def _add_coreless(self, growth: Growth, embeddings: NDArray[Any], seed: int) -> None:
-        """Find objects whose whole width changes quickly: their least changing voxels are cores for them."""
-        places, vectors = growth.unreached
-        if len(places) < max(1, self.min_core_voxels):
-            return
-        gradients = gradients_at(embeddings, places)
-        core = np.flatnonzero(gradients < self.gradient_threshold(gradients))
-        drawn = np.random.default_rng(seed).permutation(core)[: self.samples_per_region // 4]
-        least = max(4, self.min_core_voxels * len(drawn) // max(1, len(core)))
-        modes, _ = seek_modes(vectors[drawn], self.bandwidth, least, self.merge_radius)
-        if not len(modes):
-            return
-        reach = max(self.bandwidth, self.merge_radius)
-        found, means = label_places(
-            places[core], vectors[core], embeddings.shape[1:], modes, reach, self.min_core_voxels
-        )
-        labels = np.zeros(len(places), np.uint32)
-        labels[core] = found
-        growth.seed(labels, means)
+        return find_fragments(self, embeddings, foreground, (threshold, modes), context)
 
     def gradient_sample(self, embeddings: NDArray[Any], foreground: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Give gradient magnitudes of the foreground, for `gradient_threshold`; those of several regions may be joined.
@@ -158,9 +117,9 @@ class Modes:
         Returns
         -------
         ndarray of float32, shape (m,)
-            The magnitudes in every eighth row.
+            The magnitudes in every eighth row; in fewer where there are very many voxels.
         """
-        return gradient_magnitudes(embeddings, foreground, every=8)
+        return gradient_magnitudes(embeddings, foreground, every=int(np.clip(foreground.size // 2**18, 8, 64)))
 
     def gradient_threshold(self, values: NDArray[np.float32]) -> float:
         """Decide below which gradient a voxel is core.
@@ -203,18 +162,11 @@ class Modes:
             Samples within the bandwidth of each.
         """
         # A few times as many core voxels as are drawn.
-        every = int(np.clip(np.count_nonzero(foreground) // (8 * self.samples_per_region), 1, 8))
+        every = int(np.clip(np.count_nonzero(foreground) // (8 * self.samples_per_region), 1, 64))
         places = np.flatnonzero(core_mask(embeddings, foreground, threshold, every))
         samples = draw(embeddings, places, self.samples_per_region, seed)
         share = len(samples) / max(1, len(places) * every)
         return seek_modes(samples, self.bandwidth, max(4, int(self.min_mode_voxels * share)), self.merge_radius)
-
-
-def _numbered(labels: NDArray[np.uint32], count: int) -> tuple[NDArray[np.uint32], NDArray[np.intp]]:
-    """Close the gaps in labels below a count, and give what each new label was before."""
-    present = count_voxels(labels, count) > 0
-    present[0] = True
-    return apply_lookup(labels, (np.cumsum(present) - 1).astype(np.uint32)), np.flatnonzero(present)
 
 
 def draw(embeddings: NDArray[Any], places: NDArray[np.intp], count: int, seed: int) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ def segment(
     foreground: NDArray[np.bool_],
     context: Context | None = None,
     *,
-    merge_distance: float = 1.0,
+    merge_distance: float = 1.25,
     small_voxels: int = 100,
     small_distance: float = 3.0,
 ) -> NDArray[np.uint32]:

@@ -8,10 +8,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from spoco_blocks.kernels.distance import squared_distance
 from spoco_blocks.kernels.gradient import squared_gradient_at
 from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels
 from spoco_blocks.kernels.mode_seeking import mode_table
-from spoco_blocks.kernels.nearest import nearest_mode
+from spoco_blocks.kernels.nearest import find_stray, keep_stray, nearest_mode, no_strays
 from spoco_blocks.kernels.union_find import find, union
 
 
@@ -102,10 +103,16 @@ def _gradients_at(
 
 @njit(**JIT)
 def _nearest_listed(vectors: NDArray[np.float32], table: Any, bound: np.float32, values: NDArray[np.int64]) -> None:
+    strays = no_strays(vectors.shape[1])
     mode = 0
     for j in range(len(vectors)):
+        if squared_distance(vectors[j], table[0][mode]) > bound and find_stray(vectors[j], bound, strays)[1]:
+            values[j] = 0
+            continue
         mode, squared = nearest_mode(vectors[j], mode, 0, 0, table)
         values[j] = mode + 1 if squared <= bound else 0
+        if squared > bound:
+            keep_stray(vectors[j], squared, bound, strays)
 
 
 @njit(**JIT_EXACT)

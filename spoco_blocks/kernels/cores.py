@@ -12,7 +12,7 @@ from spoco_blocks.kernels.distance import squared_distance
 from spoco_blocks.kernels.gradient import strip_buffers, strip_gradient, strip_rows
 from spoco_blocks.kernels.half import JIT_EXACT, as_channels
 from spoco_blocks.kernels.mode_seeking import mode_table
-from spoco_blocks.kernels.nearest import WITHIN, nearest_mode
+from spoco_blocks.kernels.nearest import WITHIN, find_stray, keep_stray, nearest_mode, no_strays
 from spoco_blocks.kernels.union_find import find, union
 
 Cores = tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.float64]]
@@ -25,8 +25,9 @@ def label_cores(
     modes: NDArray[np.float32],
     max_distance: float,
     min_voxels: int = 1,
+    step: tuple[int, int, int] = (1, 1, 1),
 ) -> Cores:
-    """Label the 6-connected components of core voxels with the same nearest mode.
+    """Label the 6-connected components of core voxels with the same nearest mode, on a lattice of voxels.
 
     Parameters
     ----------
@@ -39,13 +40,15 @@ def label_cores(
     modes : ndarray of float32, shape (k, c)
         The modes.
     max_distance : float
-        Core voxels farther than this from every mode have none; they are connected among themselves.
+        Core voxels farther than this from every mode have none; those are connected that are alike (see Notes).
     min_voxels : int
         Components of fewer voxels become 0.
+    step : tuple of int
+        Along each axis, every how many voxels one is looked at, from the first on.
 
     Returns
     -------
-    labels : ndarray of uint32, shape (z, y, x)
+    labels : ndarray of uint32, shape (ceil(z / step), ceil(y / step), ceil(x / step))
         0, or 1 to n in the raster order of the components' first voxels.
     sizes : ndarray of int64, shape (n + 1,)
         Voxels of each component; ``sizes[0]`` is 0.
@@ -54,16 +57,20 @@ def label_cores(
 
     Notes
     -----
-    The same as `core_mask`, `nearest_modes`, `equal_components` and `region_statistics` one after the other, but each
-    embedding is converted once, and sums are folded along the union-find forest. Voxels are taken in strips of a few
-    rows, channel by channel, so that memory is read in long runs. O(n c) time where objects are wider than a voxel.
-    Memory: 4 bytes per voxel, and 8 c + 24 bytes for each component of the raster pass.
+    A voxel without a mode takes the name of the first of the last eight such voxels that is no farther than
+    `max_distance` from it, or gets a new one; so two objects that no mode was found of do not run into each other.
+
+    Where all voxels have a mode and with a step of 1 the same as `core_mask`, `nearest_modes`, `equal_components` and
+    `region_statistics` one after the other, but each embedding is converted once, and sums are folded along the
+    union-find forest. Gradients are those between direct neighbours whatever the step. O(n c / step) time where objects
+    are wider than a voxel. Memory: 4 bytes per voxel of the lattice, and 8 c + 24 bytes for each component of the
+    raster pass.
     """
     modes = np.ascontiguousarray(modes, np.float32).reshape(-1, len(embeddings))
     table = mode_table(modes)
-    labels = np.zeros(foreground.shape, np.uint32)
+    labels = np.zeros([-(-extent // s) for extent, s in zip(foreground.shape, step, strict=True)], np.uint32)
     limits = (np.float32(threshold) ** 2, np.float32(float(max_distance) ** 2))
-    found = _components(as_channels(embeddings), np.ascontiguousarray(foreground), limits, table, labels)
+    found = _components(as_channels(embeddings), np.ascontiguousarray(foreground), limits, table, step, labels)
     renumber, sizes, sums = _fold(*found, max(1, min_voxels))
     _replace(labels.reshape(-1), renumber)
     return labels, sizes, sums
@@ -71,35 +78,44 @@ def label_cores(
 
 @njit(**JIT_EXACT)
 def _components(
-    flat: NDArray[Any], foreground: NDArray[np.bool_], limits: Any, table: Any, labels: NDArray[np.uint32]
+    flat: NDArray[Any],
+    foreground: NDArray[np.bool_],
+    limits: Any,
+    table: Any,
+    step: tuple[int, int, int],
+    labels: NDArray[np.uint32],
 ) -> Any:
-    nz, ny, nx = foreground.shape
-    inside, out = foreground.reshape(-1), labels.reshape(-1)
-    rows = strip_rows(ny, nx)
-    loaded, squared = strip_buffers(len(flat), rows * nx)
-    vectors = np.empty((rows * nx, len(flat)), np.float32)
-    places = np.empty((rows * nx + 1, 2), np.int64)
+    nz, ny, nx = labels.shape
+    out = labels.reshape(-1)
+    strip = strip_rows(ny, foreground.shape[2])
+    loaded, squared = strip_buffers(len(flat), strip, foreground.shape[2])
+    vectors = np.empty((nx, len(flat)), np.float32)
+    places = np.empty((nx + 1, 2), np.int64)
     # The values of two planes, with a row and a column of zeros in front.
     values = np.zeros((2, (ny + 1) * (nx + 1)), np.int32)
     forest = np.zeros(4096, np.int64), np.zeros(4096, np.int64), np.zeros((4096, len(flat)), np.float64)
+    strays = no_strays(len(flat))
     used = 1
     for z in range(nz):
         here, before = values[z % 2], values[(z + 1) % 2]
         here[:] = 0
-        for start in range(0, ny, rows):
-            stop = min(start + rows, ny)
-            base, size = (z * ny + start) * nx, (stop - start) * nx
-            if not np.any(inside[base : base + size]):
+        for y in range(ny):
+            r = y % strip
+            if r == 0:
+                rows = (y * step[1], min((y + strip) * step[1], foreground.shape[1]), step[1])
+                if np.any(foreground[z * step[0], rows[0] : rows[1]]):
+                    strip_gradient(flat, foreground.shape, z * step[0], rows, loaded, squared)
+            inside = foreground[z * step[0], y * step[1]]
+            if not np.any(inside):
                 continue
-            strip_gradient(flat, foreground.shape, z, start, stop, loaded, squared)
-            count = _take(
-                loaded, inside[base : base + size], squared, limits[0], nx, (start + 1) * (nx + 1) + 1, places, vectors
-            )
+            cell = (y + 1) * (nx + 1) + 1
+            count = _take(loaded[r], inside, squared[r], limits[0], step[2], cell, places, vectors)
             if used + count > len(forest[0]):
                 forest = _doubled(forest, count)
             chosen = places[:count]
-            _assign(vectors, chosen, nx + 1, table, limits[1], here, before)
-            used = _link(chosen, base, foreground.shape, here, before, out, forest[0], used)
+            _assign(vectors, chosen, nx + 1, table, limits[1], here, before, strays)
+            base = (z * ny + y) * nx
+            used = _link(chosen, base, labels.shape, here, before, out, forest[0], used)
             _sum(chosen, base, out, vectors, forest[1], forest[2])
     return forest[0][:used], forest[1][:used], forest[2][:used]
 
@@ -125,22 +141,20 @@ def _take(
     inside: NDArray[np.bool_],
     squared: NDArray[np.float32],
     bound: np.float32,
-    nx: int,
+    step: int,
     cell: int,
     places: NDArray[np.int64],
     vectors: NDArray[np.float32],
 ) -> int:
-    """Collect the core voxels of a strip, the channels of each side by side."""
+    """Collect the core voxels of a row, the channels of each side by side."""
     count = 0
-    for row in range(inside.size // nx):
-        for x in range(nx):
-            i = row * nx + x
-            places[count, 0] = i
-            places[count, 1] = cell + row * (nx + 1) + x
-            count += inside[i] and squared[i] < bound
+    for i in range((inside.size + step - 1) // step):
+        places[count, 0] = i
+        places[count, 1] = cell + i
+        count += inside[i * step] and squared[i * step] < bound
     for j in range(count):
         for c in range(len(loaded)):
-            vectors[j, c] = loaded[c, places[j, 0] + 1]
+            vectors[j, c] = loaded[c, places[j, 0] * step + 1]
     return count
 
 
@@ -153,20 +167,27 @@ def _assign(
     bound: np.float32,
     here: NDArray[np.int32],
     before: NDArray[np.int32],
+    strays: Any,
 ) -> None:
-    """Write 1 + the nearest mode of each voxel, k + 1 where none is near."""
+    """Write 1 + the nearest mode of each voxel; k + 1 and more where none is near, by which embeddings are alike."""
     modes, _, gaps = table
     k = len(modes)
     mode = 0
     for j in range(len(places)):
         i = places[j, 1]
-        if k == 0:
-            here[i] = 1
-            continue
-        squared = squared_distance(vectors[j], modes[mode])
+        squared = squared_distance(vectors[j], modes[mode]) if k > 0 else np.float32(np.inf)
+        name = 0
+        if squared > bound:
+            name, alone = find_stray(vectors[j], bound, strays)
+            if name != 0 and alone:
+                here[i] = k + name
+                continue
         if k > 1 and gaps[mode, 0] <= WITHIN * squared:
             mode, squared = nearest_mode(vectors[j], mode, here[i - width], before[i], table)
-        here[i] = mode + 1 if squared <= bound else k + 1
+        if squared <= bound:
+            here[i] = mode + 1
+        else:
+            here[i] = k + (name if name != 0 else keep_stray(vectors[j], squared, bound, strays))
 
 
 @njit(**JIT_EXACT)

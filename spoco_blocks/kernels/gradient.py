@@ -12,7 +12,7 @@ from spoco_blocks.kernels.half import JIT_EXACT, as_channels, widen
 from spoco_blocks.kernels.rows import widen_row
 
 # Voxels that are taken together: enough to read memory in long runs, few enough to stay in the cache.
-STRIP_VOXELS = 4096
+STRIP_VOXELS = 2048
 
 
 def core_mask(
@@ -76,16 +76,16 @@ def gradient_magnitudes(embeddings: NDArray[Any], foreground: NDArray[np.bool_],
 
 
 @njit(**JIT_EXACT)
-def strip_rows(ny: int, nx: int) -> int:
-    """Give how many rows make a strip."""
-    return min(ny, max(1, STRIP_VOXELS // nx))
+def strip_rows(rows: int, size: int) -> int:
+    """Give how many rows of `size` voxels make a strip."""
+    return min(rows, max(1, STRIP_VOXELS // size))
 
 
 @njit(**JIT_EXACT)
-def strip_buffers(channels: int, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Give the scratch memory of `strip_gradient` for strips of `size` voxels."""
+def strip_buffers(channels: int, rows: int, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give the scratch memory of `strip_gradient` for strips of so many rows of `size` voxels."""
     # A little more than they need: with a power of two, the channels of a voxel would share one place of the cache.
-    return np.empty((channels, size + 24), np.float32), np.empty(size, np.float32)
+    return np.empty((rows, channels, size + 24), np.float32), np.empty((rows, size), np.float32)
 
 
 @njit(**JIT_EXACT)
@@ -93,8 +93,7 @@ def strip_gradient(
     flat: NDArray[Any],
     shape: tuple[int, int, int],
     z: int,
-    start: int,
-    stop: int,
+    rows: tuple[int, int, int],
     loaded: NDArray[np.float32],
     squared: NDArray[np.float32],
 ) -> None:
@@ -106,51 +105,47 @@ def strip_gradient(
         The embedding of every voxel, as `as_bits` gives it.
     shape : tuple of int
         z, y, x.
-    z, start, stop : int
-        The rows are start to stop - 1 of plane z.
-    loaded : ndarray of float32, shape (c, at least (stop - start) x + 2)
-        The embeddings go here, from 1 on.
-    squared : ndarray of float32, shape (at least (stop - start) x,)
+    z : int
+        The plane.
+    rows : tuple of int
+        The rows: first, end and step.
+    loaded : ndarray of float32, shape (at least as many as rows, c, at least x + 2)
+        The embeddings go here, from 1 on; those at the ends are repeated.
+    squared : ndarray of float32, shape (at least as many as rows, x)
         The squared gradients go here.
 
     Notes
     -----
-    Several rows at once and channel by channel: memory is read in long runs, and short rows make no short loops. What
-    that gets wrong, the first and last voxel of each row, is put right in the end.
+    Several rows at once and channel by channel, so that memory is read in long runs.
     """
     nz, ny, nx = shape
-    size = (stop - start) * nx
-    base = z * ny * nx + start * nx
-    back = ny * nx if z > 0 else 0
-    forth = ny * nx if z < nz - 1 else 0
-    squared[:size] = 0
+    plane = ny * nx
+    squared[:] = 0
     for c in range(len(flat)):
         channel = flat[c]
-        here = loaded[c]
-        widen_row(channel[base : base + size], here[1 : size + 1])
-        before, after = channel[base - back : base - back + size], channel[base + forth : base + forth + size]
-        # The rows at the array's edge have a neighbour on one side only.
-        first = nx if start == 0 else 0
-        last = size - nx if stop == ny else size
-        if first:
-            step = nx if ny > 1 else 0
-            _add_squares(here, 0, nx, before, after, channel[base:], channel[base + step :], squared)
-        if last > first:
-            above, below = channel[base + first - nx :], channel[base + first + nx :]
-            _add_squares(here, first, last, before, after, above, below, squared)
-        if last < size and last >= first:
-            above, below = channel[base + last - nx :], channel[base + last :]
-            _add_squares(here, last, size, before, after, above, below, squared)
-    for row in range(stop - start):
-        for x in (0, nx - 1):
-            squared[row * nx + x] = squared_gradient_at(flat, shape, z, start + row, x)
+        for r, y in enumerate(range(rows[0], rows[1], rows[2])):
+            base = (z * ny + y) * nx
+            before, after = base - plane * (z > 0), base + plane * (z < nz - 1)
+            above, below = base - nx * (y > 0), base + nx * (y < ny - 1)
+            here = loaded[r, c]
+            widen_row(channel[base : base + nx], here[1 : nx + 1])
+            here[0] = here[1]
+            here[nx + 1] = here[nx]
+            _add_squares(
+                here[:nx],
+                here[2 : nx + 2],
+                channel[before : before + nx],
+                channel[after : after + nx],
+                channel[above : above + nx],
+                channel[below : below + nx],
+                squared[r],
+            )
 
 
 @njit(**JIT_EXACT)
 def _add_squares(
-    here: NDArray[np.float32],
-    first: int,
-    last: int,
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
     before: NDArray[Any],
     after: NDArray[Any],
     above: NDArray[Any],
@@ -158,14 +153,11 @@ def _add_squares(
     squared: NDArray[np.float32],
 ) -> None:
     # Slices instead of i - 1 and i + 1: signed offsets keep the loop from becoming vector code.
-    size = last - first
-    left, right = here[first:], here[first + 2 :]
-    behind, ahead, out = before[first:last], after[first:last], squared[first:last]
-    for i in range(size):
-        along_z = widen(ahead[i]) - widen(behind[i])
+    for i in range(squared.size):
+        along_z = widen(after[i]) - widen(before[i])
         along_y = widen(below[i]) - widen(above[i])
         along_x = right[i] - left[i]
-        out[i] += along_z * along_z + along_y * along_y + along_x * along_x
+        squared[i] += along_z * along_z + along_y * along_y + along_x * along_x
 
 
 @njit(**JIT_EXACT)
@@ -186,21 +178,36 @@ def squared_gradient_at(flat: NDArray[Any], shape: tuple[int, int, int], z: int,
 
 
 @njit(**JIT_EXACT)
+def steep_at(flat: NDArray[Any], shape: tuple[int, int, int], z: int, y: int, x: int, bound: np.float32) -> bool:
+    """Whether the squared gradient at one voxel is `bound` at least; as soon as some channels say so."""
+    nz, ny, nx = shape
+    place = (z * ny + y) * nx + x
+    before, after = place - ny * nx * (z > 0), place + ny * nx * (z < nz - 1)
+    above, below = place - nx * (y > 0), place + nx * (y < ny - 1)
+    left, right = place - (x > 0), place + (x < nx - 1)
+    total = np.float32(0)
+    for c in range(len(flat)):
+        along_z = widen(flat[c, after]) - widen(flat[c, before])
+        along_y = widen(flat[c, below]) - widen(flat[c, above])
+        along_x = widen(flat[c, right]) - widen(flat[c, left])
+        total += along_z * along_z + along_y * along_y + along_x * along_x
+        if total >= bound:
+            return True
+    return False
+
+
+@njit(**JIT_EXACT)
 def _core_mask(
     flat: NDArray[Any], foreground: NDArray[np.bool_], bound: np.float32, every: int, mask: NDArray[np.bool_]
 ) -> None:
     nz, ny, nx = foreground.shape
-    inside, out = foreground.reshape(-1), mask.reshape(-1)
-    rows = strip_rows(ny, nx) if every == 1 else 1
-    loaded, squared = strip_buffers(len(flat), rows * nx)
+    loaded, squared = strip_buffers(len(flat), 1, nx)
     for z in range(nz):
-        for start in range(0 if every == 1 else -z % every, ny, max(rows, every)):
-            stop = min(start + rows, ny)
-            base, size = (z * ny + start) * nx, (stop - start) * nx
-            if np.any(inside[base : base + size]):
-                strip_gradient(flat, foreground.shape, z, start, stop, loaded, squared)
-                for i in range(size):
-                    out[base + i] = inside[base + i] and squared[i] < bound
+        for y in range(-z % every, ny, every):
+            if np.any(foreground[z, y]):
+                strip_gradient(flat, foreground.shape, z, (y, y + 1, 1), loaded, squared)
+                for x in range(nx):
+                    mask[z, y, x] = foreground[z, y, x] and squared[0, x] < bound
 
 
 @njit(**JIT_EXACT)
@@ -208,14 +215,14 @@ def _magnitudes(
     flat: NDArray[Any], foreground: NDArray[np.bool_], rows: NDArray[np.bool_], values: NDArray[np.float32]
 ) -> None:
     nz, ny, nx = foreground.shape
-    loaded, squared = strip_buffers(len(flat), nx)
+    loaded, squared = strip_buffers(len(flat), 1, nx)
     n = 0
     for z in range(nz):
         for y in range(ny):
             if not rows[z, y] or not np.any(foreground[z, y]):
                 continue
-            strip_gradient(flat, foreground.shape, z, y, y + 1, loaded, squared)
+            strip_gradient(flat, foreground.shape, z, (y, y + 1, 1), loaded, squared)
             for x in range(nx):
                 if foreground[z, y, x]:
-                    values[n] = np.sqrt(squared[x])
+                    values[n] = np.sqrt(squared[0, x])
                     n += 1

@@ -1,4 +1,4 @@
-"""Growing labels into the unlabelled foreground, and straightening the borders between them."""
+"""Growing labels into the unlabelled foreground."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from spoco_blocks.kernels.half import JIT, as_channels, widen
-from spoco_blocks.kernels.lookup import apply_lookup
 
 # Voxels whose embeddings are collected together.
 PART = 512
@@ -20,44 +19,40 @@ class Growth:
 
     Parameters
     ----------
-    labels : ndarray of uint32, shape (z, y, x)
-        0, or 1 to k. Not changed; what is labelled already stays.
+    padded : ndarray of uint32, shape (z + 2, y + 2, x + 2)
+        0, or 1 to k, with a border of zeros. What is labelled already stays; the rest is filled in place.
     embeddings : ndarray of float16 or float32, shape (c, z, y, x)
         The embedding of every voxel.
-    foreground : ndarray of bool, shape (z, y, x)
-        Where objects are.
+    sources : ndarray of int, shape (m,)
+        Flat indices, without the border, of the foreground voxels that have no label, rising.
     means : ndarray of float, shape (k + 1, c)
         Mean embedding of each label; row 0 is not used.
 
     Notes
     -----
-    Rounds and sweeps are synchronous (they read the state before and write the state after), so that a voxel depends
-    on nothing farther than rounds + sweeps away and the order of the voxels does not matter. Equal distances go to the
-    smaller label. Seeded growing after Adams and Bischof (PAMI 16, 1994), by rounds instead of by a queue. O(m c) time
-    per round for m unlabelled voxels beside two labels; memory c times the item size + 20 bytes for each unlabelled
-    voxel, and 6 bytes per voxel.
+    Rounds are synchronous (they read the state before and write the state after), so that a voxel depends on nothing
+    farther than their number away and the order of the voxels does not matter. Equal distances go to the smaller
+    label. Seeded growing after Adams and Bischof (PAMI 16, 1994), by rounds instead of by a queue. O(m c) time per
+    round for m unlabelled voxels beside two labels; memory c times the item size + 20 bytes for each unlabelled voxel.
     """
 
     def __init__(
         self,
-        labels: NDArray[np.uint32],
+        padded: NDArray[np.uint32],
         embeddings: NDArray[Any],
-        foreground: NDArray[np.bool_],
+        sources: NDArray[np.integer[Any]],
         means: NDArray[np.floating[Any]],
     ) -> None:
-        todo = foreground & (labels == 0)
         flat = as_channels(embeddings)
-        wide = tuple(s + 2 for s in labels.shape)
-        index = np.int32 if np.prod(wide) < 2**31 else np.int64
-        self._sources: NDArray[Any] = np.flatnonzero(todo).astype(index)
-        self._vectors = np.empty((len(self._sources), len(flat)), flat.dtype)
-        self._places = np.empty(len(self._sources), index)
-        _collect(flat, self._sources, todo.shape, self._vectors, self._places)
         # A border of zeros spares the loops below every test for the array's edge.
-        self._padded = np.zeros(wide, np.uint32)
-        self._padded[1:-1, 1:-1, 1:-1] = labels
+        self._padded = padded
+        index = np.int32 if padded.size < 2**31 else np.int64
+        self._sources: NDArray[Any] = sources.astype(index)
+        self._vectors = np.empty((len(sources), len(flat)), flat.dtype)
+        self._places = np.empty(len(sources), index)
+        _collect(flat, self._sources, embeddings.shape[1:], self._vectors, self._places)
         self._means = np.ascontiguousarray(means, np.float32)
-        self._waiting = np.arange(len(self._sources), dtype=index)
+        self._waiting = np.arange(len(sources), dtype=index)
 
     @property
     def _state(self) -> Any:
@@ -66,9 +61,9 @@ class Growth:
         return self._padded.reshape(-1), self._places, self._vectors, self._means, offsets
 
     @property
-    def labels(self) -> NDArray[np.uint32]:
-        """The labels as they are now, shape (z, y, x)."""
-        return self._padded[1:-1, 1:-1, 1:-1]
+    def padded(self) -> NDArray[np.uint32]:
+        """The labels as they are now, with a border of zeros."""
+        return self._padded
 
     @property
     def means(self) -> NDArray[np.float32]:
@@ -103,14 +98,39 @@ class Growth:
         """Let every unlabelled voxel with a labelled 6-neighbour take the label of the nearest mean, round by round."""
         self._waiting = self._waiting[: _grow(self._waiting, self._state, rounds)]
 
-    def rename(self, table: NDArray[np.uint32]) -> None:
-        """Replace every label by its entry in a table of shape (k + 1,)."""
-        if not np.array_equal(table, np.arange(len(table))):
-            self._padded = apply_lookup(self._padded, table)
 
-    def refine(self, sweeps: int) -> None:
-        """Let every grown voxel choose again between its own and its neighbours' labels, sweep by sweep."""
-        _refine(self._state, sweeps)
+@njit(**JIT)
+def take_back(padded: NDArray[np.uint32], given_up: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Remove labels, so that others can grow there.
+
+    Parameters
+    ----------
+    padded : ndarray of uint32, shape (z + 2, y + 2, x + 2)
+        0, or 1 to k, with a border of zeros; changed in place.
+    given_up : ndarray of bool, shape (k + 1,)
+        The labels.
+
+    Returns
+    -------
+    ndarray of int64, shape (m,)
+        Flat indices, without the border, of the voxels that have no label any more, rising.
+    """
+    nz, ny, nx = padded.shape
+    found = np.empty(4096 + nx, np.int64)
+    count = 0
+    for z in range(1, nz - 1):
+        for y in range(1, ny - 1):
+            if count + nx > found.size:
+                wide = np.empty(2 * found.size, np.int64)
+                wide[:count] = found[:count]
+                found = wide
+            row, base = padded[z, y], ((z - 1) * (ny - 2) + y - 1) * (nx - 2) - 1
+            for x in range(1, nx - 1):
+                if given_up[row[x]]:
+                    row[x] = 0
+                    found[count] = base + x
+                    count += 1
+    return found[:count].copy()
 
 
 @njit(**JIT)
@@ -212,26 +232,3 @@ def _grow(waiting: NDArray[Any], state: Any, rounds: int) -> int:
             return left
         n = left
     return n
-
-
-@njit(**JIT)
-def _refine(state: Any, sweeps: int) -> None:
-    labels, places, _, _, offsets = state
-    active = np.empty(places.size, places.dtype)
-    chosen = np.empty(places.size, np.uint32)
-    # Only a voxel beside a change can change its mind: the sweep for which each voxel has to be looked at.
-    due = np.zeros(labels.size, np.uint16)
-    for sweep in range(sweeps):
-        n = 0
-        for i in range(places.size):
-            active[n] = i
-            n += (due[places[i]] == sweep) & (labels[places[i]] > 0)
-        if n == 0:
-            break
-        _choose(active, n, chosen, state)
-        for j in range(n):
-            place = places[active[j]]
-            if chosen[j] != labels[place]:
-                labels[place] = chosen[j]
-                for offset in offsets:
-                    due[place + offset] = sweep + 1

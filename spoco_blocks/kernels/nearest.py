@@ -60,6 +60,75 @@ def nearest_mode(
 
 
 @njit(**JIT)
+def no_strays(channels: int) -> Any:
+    """Give the memory of `find_stray` and `keep_stray`: for as many embeddings as a row has objects, about."""
+    return np.zeros((8, channels), np.float32), np.zeros(8, np.float32), np.zeros(8, np.int32), np.zeros(1, np.int32)
+
+
+@njit(**JIT)
+def find_stray(vector: NDArray[np.float32], bound: np.float32, strays: Any) -> tuple[int, bool]:
+    """Compare an embedding with earlier ones that have no mode within reach.
+
+    Parameters
+    ----------
+    vector : ndarray of float32, shape (c,)
+        The embedding.
+    bound : float32
+        The square of the reach.
+    strays : tuple of ndarrays
+        What `keep_stray` has kept.
+
+    Returns
+    -------
+    name : int
+        Name of the first one that is within reach; 0 where none is.
+    alone : bool
+        Whether one is so near that this embedding has no mode within reach either: without it, each voxel of an object
+        that has no mode would be compared with all modes.
+    """
+    vectors, rooms, names, _ = strays
+    name, alone = 0, False
+    for r in range(names.size):
+        if names[r] == 0:
+            break
+        squared = np.float32(0)
+        for c in range(vector.size):
+            difference = vector[c] - vectors[r, c]
+            squared += difference * difference
+        alone |= squared < rooms[r]
+        if squared <= bound and name == 0:
+            name = int(names[r])
+        if alone and name != 0:
+            break
+    return name, alone
+
+
+@njit(**JIT)
+def keep_stray(vector: NDArray[np.float32], squared: np.float32, bound: np.float32, strays: Any) -> int:
+    """Keep an embedding whose nearest mode is out of reach, in place of the oldest one, and give its name: 1, 2, ...
+
+    Parameters
+    ----------
+    vector : ndarray of float32, shape (c,)
+        The embedding.
+    squared, bound : float32
+        Its squared distance to the nearest mode, and the square of the reach.
+    strays : tuple of ndarrays
+        Embeddings, shape (r, c); the squares of how far from each no mode is within reach; names, 0 where there is
+        none yet; and how many there were. Changed in place.
+    """
+    vectors, rooms, names, count = strays
+    place = count[0] % names.size
+    count[0] += 1
+    for c in range(vector.size):
+        vectors[place, c] = vector[c]
+    # A little less, so that rounding never hides a mode.
+    rooms[place] = (np.float32(0.999) * (np.sqrt(squared) - np.sqrt(bound))) ** 2
+    names[place] = count[0]
+    return int(count[0])
+
+
+@njit(**JIT)
 def _closest(
     vector: NDArray[np.float32],
     start: int,

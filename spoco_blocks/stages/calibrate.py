@@ -26,7 +26,7 @@ from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import PredictedOutput
 from spoco_blocks.stages.plan import Plan
 
-VERSION = 2
+VERSION = 3
 SOUGHT = ("modes", "counts", "region")
 REGIONS_FOR_THRESHOLD = 64
 

@@ -32,7 +32,7 @@ from spoco_blocks.stages.sources import open_source
 
 # Labels and work arrays of a voxel, with affinities and without: measured where all voxels are foreground.
 MUTEX_BYTES, OTHER_BYTES = 100, 170
-VERSION = 4
+VERSION = 5
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
 BEYOND = ("z2", "y2", "x2")
 INSIDE = ("z_inside", "y_inside", "x_inside")
@@ -69,7 +69,7 @@ class ClusterBlock:
             context = replace(context, affinities=Affinities(output.affinities, offsets, plan.neighbours))
         outer = block.outer
         cut = tuple((a > 0, b < end) for a, b, end in zip(outer.start, outer.stop, plan.shape, strict=True))
-        context = replace(context, smallest_voxels=plan.smallest_voxels, cut=cut)
+        context = replace(context, smallest_voxels=plan.smallest_voxels, cut=cut, step=plan.step)
         found, coreless = self.find(embeddings, foreground, context)
         labels, inner, kept = keep_inner(found, block)
         open_source(self.fragments).write(block.inner, inner)

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from oracles import grown
 
-from spoco_blocks.kernels.growth import Growth
+from spoco_blocks.kernels.growth import Growth, take_back
+
+
+def unlabelled(labels, foreground):
+    return np.flatnonzero(foreground & (labels == 0))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize(("shape", "rounds", "sweeps"), [((4, 8, 9), 3, 2), ((1, 12, 9), 5, 4), ((3, 5, 5), 0, 2)])
-def test_equals_voxel_by_voxel(shape, rounds, sweeps, dtype):
+@pytest.mark.parametrize(("shape", "rounds"), [((4, 8, 9), 3), ((1, 12, 9), 5), ((3, 5, 5), 0)])
+def test_equals_voxel_by_voxel(shape, rounds, dtype):
     for seed in range(4):
         rng = np.random.default_rng(seed)
         # Small integers: equal distances are common.
@@ -17,14 +21,13 @@ def test_equals_voxel_by_voxel(shape, rounds, sweeps, dtype):
         means = rng.integers(-2, 3, (7, 3)).astype(np.float64)
         foreground = rng.random(shape) < 0.8
         labels = np.where(rng.random(shape) < 0.1, rng.integers(1, 7, shape), 0).astype(np.uint32) * foreground
-        expected = grown(labels, embeddings, foreground, means, rounds, sweeps)
-        growth = Growth(labels, embeddings, foreground, means)
+        expected = grown(labels, embeddings, foreground, means, rounds)
+        growth = Growth(np.pad(labels, 1), embeddings, unlabelled(labels, foreground), means)
         growth.grow(rounds - rounds // 2)
         growth.grow(rounds // 2)
         left, vectors = growth.unreached
-        growth.refine(sweeps)
-        np.testing.assert_array_equal(growth.labels, expected)
-        np.testing.assert_array_equal(left, np.flatnonzero(foreground & (expected == 0)))
+        np.testing.assert_array_equal(growth.padded, np.pad(expected, 1))
+        np.testing.assert_array_equal(left, unlabelled(expected, foreground))
         np.testing.assert_array_equal(vectors, embeddings.reshape(3, -1)[:, left].T)
 
 
@@ -34,18 +37,26 @@ def test_seeds_grow_like_labels_that_were_there():
     means = rng.integers(-2, 3, (5, 3)).astype(np.float64)
     foreground = rng.random((4, 8, 9)) < 0.9
     labels = np.where(rng.random((4, 8, 9)) < 0.1, rng.integers(1, 5, (4, 8, 9)), 0).astype(np.uint32) * foreground
-    growth = Growth(np.where(labels > 2, 0, labels), embeddings, foreground, means[:3])
+    first = np.where(labels > 2, 0, labels).astype(np.uint32)
+    growth = Growth(np.pad(first, 1), embeddings, unlabelled(first, foreground), means[:3])
     places, _ = growth.unreached
     growth.seed(np.maximum(labels.reshape(-1)[places], 2) - 2, np.concatenate([means[:1], means[3:]]))
     growth.grow(3)
-    np.testing.assert_array_equal(growth.labels, grown(labels, embeddings, foreground, means, 3, 0))
+    np.testing.assert_array_equal(growth.padded, np.pad(grown(labels, embeddings, foreground, means, 3), 1))
 
 
 def test_no_labels_and_no_foreground():
     embeddings = np.zeros((2, 2, 2, 2), np.float32)
     for foreground in (np.zeros((2, 2, 2), bool), np.ones((2, 2, 2), bool)):
-        growth = Growth(np.zeros((2, 2, 2), np.uint32), embeddings, foreground, np.zeros((1, 2)))
+        growth = Growth(np.zeros((4, 4, 4), np.uint32), embeddings, np.flatnonzero(foreground), np.zeros((1, 2)))
         growth.grow(3)
-        growth.refine(3)
-        assert not growth.labels.any()
+        assert not growth.padded.any()
         assert len(growth.unreached[0]) == foreground.sum()
+
+
+def test_labels_are_taken_back():
+    labels = np.random.default_rng(0).integers(0, 5, (40, 50, 60)).astype(np.uint32)
+    padded, given_up = np.pad(labels, 1), np.array([False, True, False, False, True])
+    places = take_back(padded, given_up)
+    np.testing.assert_array_equal(places, np.flatnonzero(np.isin(labels, [1, 4])))
+    np.testing.assert_array_equal(padded, np.pad(np.where(np.isin(labels, [1, 4]), 0, labels), 1))

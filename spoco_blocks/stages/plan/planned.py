@@ -15,6 +15,9 @@ from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import PredictedOutput, StoredOutput
 
+# Voxels this many times as long as the shortest are not skipped: along them objects are few voxels thick.
+LONG = 1.5
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -94,6 +97,12 @@ class Plan:
     def region_grid(self) -> BlockGrid:
         """Regions in which modes are sought; one voxel of halo for the gradient."""
         return BlockGrid(self.shape, self.region_shape, triple((0 if self.planar else 1, 1, 1)))
+
+    @property
+    def step(self) -> Triple:
+        """Along each axis, every how many voxels one is clustered first: all of them where voxels are long."""
+        z, y, x = (1 if size > LONG * min(self.voxel_size_nm) else 2 for size in self.voxel_size_nm)
+        return (1 if self.planar else z), y, x
 
     def method(self, chosen: Method | None) -> Method:
         """Give the clustering method: the chosen one, or the model's."""

@@ -114,7 +114,7 @@ def _cost(plan: Plan, method: Method, threshold: float | None, output: Output) -
     source = Embedded(plan.predicted, plan.threshold(threshold), plan.coordinate_scale)
     clock = _Clock(output.foreground.size)
     embeddings, foreground = source.understand(output)
-    context = Context(smallest_voxels=plan.smallest_voxels)
+    context = Context(smallest_voxels=plan.smallest_voxels, step=plan.step)
     if isinstance(method, Mutex) and output.affinities is not None:
         offsets = np.array(plan.offsets, np.int64)
         context = replace(context, affinities=Affinities(output.affinities, offsets, plan.neighbours))

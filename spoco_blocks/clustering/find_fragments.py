@@ -1,0 +1,193 @@
+"""The steps of `modes`: from the cores of a lattice to fragments that fill the foreground."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spoco_blocks.clustering.context import Context
+from spoco_blocks.kernels.agglomeration import agglomerate
+from spoco_blocks.kernels.blends import blend_owners
+from spoco_blocks.kernels.borders import refine_borders
+from spoco_blocks.kernels.components import count_voxels, equal_components
+from spoco_blocks.kernels.coreless import gradients_at, label_places
+from spoco_blocks.kernels.cores import label_cores
+from spoco_blocks.kernels.growth import Growth, take_back
+from spoco_blocks.kernels.lattice import Spread, spread_labels
+from spoco_blocks.kernels.lookup import apply_lookup, remove_border
+from spoco_blocks.kernels.mode_seeking import seek_modes
+from spoco_blocks.kernels.regions import contacts
+
+if TYPE_CHECKING:
+    from spoco_blocks.clustering.modes import Modes
+
+# Where a lattice misses cores of more than this part of the foreground, objects are too thin for one.
+MISSED = 0.02
+
+
+def find_fragments(
+    settings: Modes,
+    embeddings: NDArray[Any],
+    foreground: NDArray[np.bool_],
+    decided: tuple[float, NDArray[np.float32]],
+    context: Context,
+) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+    """Label the fragments of one array, and say which of them have no core.
+
+    Parameters
+    ----------
+    settings : Modes
+        The method.
+    embeddings : ndarray of float16 or float32, shape (c, z, y, x)
+        Embeddings with coordinates added. Not changed.
+    foreground : ndarray of bool, shape (z, y, x)
+        Where objects are.
+    decided : tuple of (float, ndarray of float32, shape (k, c))
+        The gradient threshold, and the modes.
+    context : Context
+        Its step and seed are used.
+
+    Returns
+    -------
+    labels, coreless : ndarray of uint32, shape (z, y, x), ndarray of bool, shape (k + 1,)
+        As `Modes.find` gives them.
+    """
+    threshold, modes = decided
+    z, y, x = (1 if extent == 1 else s for extent, s in zip(foreground.shape, context.step, strict=True))
+    spread, reached = _spread(settings, embeddings, foreground, threshold, modes, (z, y, x))
+    if max(z, y, x) > 1 and len(spread.odd) > MISSED * np.count_nonzero(foreground):
+        z = y = x = 1
+        spread, reached = _spread(settings, embeddings, foreground, threshold, modes, (z, y, x))
+    padded, first = spread.padded, len(spread.means)
+    growth, cores = _add_missed(settings, spread, embeddings, modes)
+    growth.grow(max(0, min(settings.blend_voxels, settings.growth_rounds) - reached))
+    _add_coreless(settings, growth, embeddings, context.seed)
+    growth.grow(settings.growth_rounds - min(settings.blend_voxels, settings.growth_rounds))
+    _regrow_blends(settings, padded, embeddings, foreground, growth.means, first)
+    means = _merge_pieces(settings, padded, growth.means, spread.counts, (z, y, x))
+    refine_borders(padded, embeddings, means, settings.refinement_sweeps)
+    # What has spread along the border of two objects meanwhile looks like a blend of them now.
+    if _regrow_blends(settings, padded, embeddings, foreground, means, first):
+        refine_borders(padded, embeddings, means, settings.refinement_sweeps // 2)
+    present = count_voxels(padded, len(means)) > 0
+    present[0] = True
+    labels = remove_border(padded, (np.cumsum(present) - 1).astype(np.uint32))
+    coreless = np.flatnonzero(present) >= cores
+    left = foreground & (labels == 0)
+    if not left.any():
+        return labels, coreless
+    # What no core reaches and has none: fragments of their own rather than holes in the foreground.
+    rest, voxels = equal_components(left.astype(np.int32), max(1, settings.min_core_voxels))
+    labels = np.where(rest > 0, rest + np.uint32(len(coreless) - 1), labels)
+    return labels, np.concatenate([coreless, np.ones(len(voxels) - 1, np.bool_)])
+
+
+def _spread(
+    settings: Modes,
+    embeddings: NDArray[Any],
+    foreground: NDArray[np.bool_],
+    threshold: float,
+    modes: NDArray[np.float32],
+    step: tuple[int, int, int],
+) -> tuple[Spread, int]:
+    """Find the cores of a lattice, let them grow on it and spread to all voxels; and how far they have grown."""
+    reach = max(settings.bandwidth, settings.merge_radius)
+    least = -(-settings.min_core_voxels // math.prod(step))
+    cores, sizes, sums = label_cores(embeddings, foreground, threshold, modes, reach, least, step)
+    means = sums / np.maximum(sizes, 1)[:, None]
+    on_lattice = tuple(slice(None, None, s) for s in step)
+    vectors, inside = np.ascontiguousarray(embeddings[:, *on_lattice]), np.ascontiguousarray(foreground[on_lattice])
+    growth = Growth(np.pad(cores, 1), vectors, np.flatnonzero(inside & (cores == 0)), means)
+    rounds = -(-min(settings.blend_voxels, settings.growth_rounds) // max(step))
+    growth.grow(rounds)
+    _regrow_blends(settings, growth.padded, vectors, inside, means, 1, max(step))
+    refine_borders(growth.padded, vectors, means, settings.refinement_sweeps // max(step))
+    lattice = growth.padded[1:-1, 1:-1, 1:-1]
+    return spread_labels(lattice, embeddings, foreground, means, step, reach, threshold), rounds * max(step)
+
+
+def _add_missed(
+    settings: Modes, spread: Spread, embeddings: NDArray[Any], modes: NDArray[np.float32]
+) -> tuple[Growth, int]:
+    """Find cores that lie between the lattice's voxels, and how many labels there are then, 0 with them."""
+    padded, shape, empty, means = spread.padded, embeddings.shape[1:], spread.empty, spread.means
+    if len(modes) and len(spread.odd):
+        vectors = np.stack([channel.reshape(-1)[spread.odd] for channel in embeddings], axis=1).astype(np.float32)
+        reach = max(settings.bandwidth, settings.merge_radius)
+        found, more = label_places(spread.odd, vectors, shape, modes, reach, max(1, settings.min_core_voxels))
+        inside, places = padded[1:-1, 1:-1, 1:-1], np.unravel_index(spread.odd[found > 0], shape)
+        inside[places] = found[found > 0] + np.uint32(len(means) - 1)
+        means = np.concatenate([means, more[1:].astype(np.float32)])
+        empty = empty[inside[np.unravel_index(empty, shape)] == 0]
+    return Growth(padded, embeddings, empty, means), len(means)
+
+
+def _add_coreless(settings: Modes, growth: Growth, embeddings: NDArray[Any], seed: int) -> None:
+    """Find objects whose whole width changes quickly: their least changing voxels are cores for them."""
+    places, vectors = growth.unreached
+    if len(places) < max(1, settings.min_core_voxels):
+        return
+    gradients = gradients_at(embeddings, places)
+    core = np.flatnonzero(gradients < settings.gradient_threshold(gradients))
+    drawn = np.random.default_rng(seed).permutation(core)[: settings.samples_per_region // 4]
+    least = max(4, settings.min_core_voxels * len(drawn) // max(1, len(core)))
+    modes, _ = seek_modes(vectors[drawn], settings.bandwidth, least, settings.merge_radius)
+    if not len(modes):
+        return
+    reach = max(settings.bandwidth, settings.merge_radius)
+    found, means = label_places(
+        places[core], vectors[core], embeddings.shape[1:], modes, reach, settings.min_core_voxels
+    )
+    labels = np.zeros(len(places), np.uint32)
+    labels[core] = found
+    growth.seed(labels, means)
+
+
+def _regrow_blends(
+    settings: Modes,
+    padded: NDArray[np.uint32],
+    embeddings: NDArray[Any],
+    foreground: NDArray[np.bool_],
+    means: NDArray[np.floating[Any]],
+    first: int,
+    step: int = 1,
+) -> bool:
+    """Leave what is but a blend of others, of the labels from one on, to its neighbours, and tell whether any is."""
+    if not settings.blend_voxels or len(means) <= first:
+        return False
+    owners = blend_owners(padded, embeddings, foreground, means, -(-settings.blend_voxels // step), first)
+    given_up = owners != np.arange(len(owners))
+    if given_up.any():
+        Growth(padded, embeddings, take_back(padded, given_up), means).grow(sum(padded.shape))
+    return bool(given_up.any())
+
+
+def _merge_pieces(
+    settings: Modes,
+    padded: NDArray[np.uint32],
+    means: NDArray[np.float32],
+    counts: NDArray[np.int64],
+    step: tuple[int, int, int],
+) -> NDArray[np.float64]:
+    """Join pieces of one object while their means are those of cores, and give the means then."""
+    weights = np.concatenate([counts, np.full(len(means) - len(counts), max(1, settings.min_core_voxels))])
+    weights[1:] = np.maximum(weights[1:], 1)
+    on_lattice = padded[tuple(slice(1, -1, s) for s in step)]
+    pairs, faces = contacts(np.ascontiguousarray(on_lattice))
+    roots = agglomerate(
+        pairs.astype(np.int64),
+        faces,
+        np.zeros(len(pairs), np.bool_),
+        weights,
+        means * weights[:, None],
+        merge_distance=settings.merge_radius,
+        small_voxels=0,
+        small_distance=0.0,
+    )
+    apply_lookup(padded, roots.astype(np.uint32), out=padded)
+    sums = np.zeros(means.shape)
+    np.add.at(sums, roots, means * weights[:, None])
+    return sums / np.maximum(np.bincount(roots, weights, len(means)), 1)[:, None]

@@ -1,0 +1,205 @@
+"""Straightening the borders between labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels, widen
+
+# What each further neighbour of a label is worth, as a part of the squared distance of two means: noise moves a voxel
+# half way between two objects by about this much.
+EVENNESS = 0.03
+
+
+# Voxels whose embeddings are collected together.
+PART = 512
+
+
+def refine_borders(
+    padded: NDArray[np.uint32],
+    embeddings: NDArray[Any],
+    means: NDArray[np.floating[Any]],
+    sweeps: int,
+    evenness: float = EVENNESS,
+) -> None:
+    """Let every voxel at a border choose again between its own label and those of its 6-neighbours, sweep by sweep.
+
+    Parameters
+    ----------
+    padded : ndarray of uint32, shape (z + 2, y + 2, x + 2)
+        0, or 1 to k, with a border of zeros; changed in place. 0 stays 0.
+    embeddings : ndarray of float16 or float32, shape (c, z, y, x)
+        The embedding of every voxel.
+    means : ndarray of float, shape (k + 1, c)
+        Mean embedding of each label; row 0 is not used.
+    sweeps : int
+        How often at most.
+    evenness : float
+        What one neighbour more of a label is worth, as a part of the squared distance between the two means.
+
+    Notes
+    -----
+    A voxel changes from label a to b where |e - b|² - |e - a|² is less than evenness |a - b|² (n_b - n_a), n being
+    neighbours of the label: iterated conditional modes of a Potts model (Besag, J. R. Stat. Soc. B 48, 1986). In a
+    sweep first the voxels with even z + y + x choose, then the others, which are their only neighbours; so the order
+    does not matter and nothing swings to and fro. O(n) time for the search for borders, O(c) for each voxel there; in
+    later sweeps only beside what changed. Memory: 16 bytes per voxel at a border, and 1 per voxel.
+    """
+    flat = as_channels(embeddings)
+    means = np.ascontiguousarray(means, np.float32)
+    marked = np.zeros(padded.size, np.bool_)
+    here, there = _borders(padded, marked)
+    for _ in range(2 * sweeps):
+        if not len(here) and not len(there):
+            return
+        chosen = _choose(flat, padded, here, means, np.float32(evenness))
+        here, there = _apply(padded.reshape(-1), here, chosen, padded.shape, marked, there), here[:0]
+
+
+@njit(**JIT_EXACT)
+def _borders(padded: NDArray[np.uint32], marked: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """List and mark the voxels that touch another label, by flat index: those of even and those of odd z + y + x."""
+    nz, ny, nx = padded.shape
+    even, odd = np.empty(4096 + nx, np.int64), np.empty(4096 + nx, np.int64)
+    evens = odds = 0
+    for z in range(1, nz - 1):
+        for y in range(1, ny - 1):
+            base = (z * ny + y) * nx
+            beside = marked[base : base + nx]
+            _beside(padded[z, y], padded[z - 1, y], padded[z + 1, y], padded[z, y - 1], padded[z, y + 1], beside)
+            even, odd = _with_room(even, evens + nx), _with_room(odd, odds + nx)
+            # The border adds 3 to the sum of a voxel's indices.
+            first = (z + y) % 2
+            for x in range(1 + first, nx - 1, 2):
+                even[evens] = base + x
+                evens += beside[x]
+            for x in range(2 - first, nx - 1, 2):
+                odd[odds] = base + x
+                odds += beside[x]
+    return even[:evens].copy(), odd[:odds].copy()
+
+
+@njit(**JIT_EXACT)
+def _with_room(places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    if size <= places.size:
+        return places
+    wide = np.empty(2 * size, np.int64)
+    wide[: places.size] = places
+    return wide
+
+
+@njit(**JIT_EXACT)
+def _beside(
+    row: NDArray[np.uint32],
+    before: NDArray[np.uint32],
+    after: NDArray[np.uint32],
+    above: NDArray[np.uint32],
+    below: NDArray[np.uint32],
+    beside: NDArray[np.bool_],
+) -> None:
+    # Without branches and by slices, so that it becomes vector code.
+    n = row.size - 2
+    here, left, right = row[1 : n + 1], row[:n], row[2:]
+    before, after, above, below, out = before[1:], after[1:], above[1:], below[1:], beside[1:]
+    for i in range(n):
+        own = here[i]
+        other = ((left[i] != own) & (left[i] != 0)) | ((right[i] != own) & (right[i] != 0))
+        other |= ((above[i] != own) & (above[i] != 0)) | ((below[i] != own) & (below[i] != 0))
+        other |= ((before[i] != own) & (before[i] != 0)) | ((after[i] != own) & (after[i] != 0))
+        out[i] = other & (own != 0)
+    beside[0] = beside[n + 1] = False
+
+
+@njit(**JIT)
+def _choose(
+    flat: NDArray[Any],
+    padded: NDArray[np.uint32],
+    places: NDArray[np.int64],
+    means: NDArray[np.float32],
+    evenness: np.float32,
+) -> NDArray[np.uint32]:
+    _, wy, wx = padded.shape
+    labels = padded.reshape(-1)
+    chosen = np.empty(places.size, np.uint32)
+    sources = np.empty(PART, np.int64)
+    vectors = np.empty((PART, len(flat)), np.float32)
+    for start in range(0, places.size, PART):
+        size = min(PART, places.size - start)
+        for j in range(size):
+            row = places[start + j] // wx
+            sources[j] = ((row // wy - 1) * (wy - 2) + row % wy - 1) * (wx - 2) + places[start + j] % wx - 1
+        # Channel by channel: each part is read in one run.
+        for c in range(len(flat)):
+            for j in range(size):
+                vectors[j, c] = widen(flat[c, sources[j]])
+        for j in range(size):
+            chosen[start + j] = _choose_one(vectors, j, labels, places[start + j], (wy * wx, wx), means, evenness)
+    return chosen
+
+
+@njit(**JIT)
+def _choose_one(
+    vectors: NDArray[np.float32],
+    j: int,
+    labels: NDArray[np.uint32],
+    place: int,
+    strides: tuple[int, int],
+    means: NDArray[np.float32],
+    evenness: np.float32,
+) -> np.uint32:
+    offsets = (-strides[0], -strides[1], -1, 1, strides[1], strides[0])
+    choice: np.uint32 = labels[place]
+    last = choice
+    for offset in offsets:
+        label = labels[place + offset]
+        if label == 0 or label == choice or label == last:  # noqa: PLR1714, SIM109
+            continue
+        last = label
+        more = np.int64(0)
+        for other in offsets:
+            more += np.int64(labels[place + other] == label) - np.int64(labels[place + other] == choice)
+        farther, gap = np.float32(0), np.float32(0)
+        for c in range(means.shape[1]):
+            # |e - b|² - |e - a|² = (b - a) (a + b - 2 e)
+            apart = means[label, c] - means[choice, c]
+            farther += apart * (means[label, c] + means[choice, c] - np.float32(2) * vectors[j, c])
+            gap += apart * apart
+        if farther < evenness * gap * more:
+            choice = label
+    return choice
+
+
+@njit(**JIT_EXACT)
+def _apply(
+    labels: NDArray[np.uint32],
+    places: NDArray[np.int64],
+    chosen: NDArray[np.uint32],
+    shape: tuple[int, int, int],
+    marked: NDArray[np.bool_],
+    waiting: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Write the choices, and list the neighbours of what changed after those that wait; what is listed is marked."""
+    _, wy, wx = shape
+    offsets = (-wy * wx, -wx, -1, 1, wx, wy * wx)
+    changed = 0
+    for j in range(places.size):
+        marked[places[j]] = False
+        changed += labels[places[j]] != chosen[j]
+    listed = np.empty(waiting.size + 6 * changed, np.int64)
+    count = waiting.size
+    listed[:count] = waiting
+    for j in range(places.size):
+        if labels[places[j]] == chosen[j]:
+            continue
+        labels[places[j]] = chosen[j]
+        for offset in offsets:
+            place = places[j] + offset
+            if labels[place] != 0 and not marked[place]:
+                marked[place] = True
+                listed[count] = place
+                count += 1
+    return listed[:count].copy()

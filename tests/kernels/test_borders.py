@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from oracles import straightened
+
+from spoco_blocks.kernels.borders import refine_borders
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize(
+    ("shape", "sweeps", "evenness"), [((4, 8, 9), 1, 0.0), ((1, 12, 9), 4, 0.1), ((6, 7, 5), 3, 0.03)]
+)
+def test_equals_voxel_by_voxel(shape, sweeps, evenness, dtype):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        embeddings = rng.normal(0, 1, (3, *shape)).astype(dtype)
+        means = rng.normal(0, 1, (5, 3)).astype(np.float32)
+        labels = rng.integers(0, 5, shape).astype(np.uint32)
+        padded = np.pad(labels, 1)
+        refine_borders(padded, embeddings, means, sweeps, evenness)
+        expected = straightened(labels, embeddings, means, sweeps, evenness)
+        assert (expected != labels).any()
+        np.testing.assert_array_equal(padded, np.pad(expected, 1))
+
+
+def test_many_borders_and_none():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 5, (20, 30, 40)).astype(np.uint32)
+    embeddings, means = rng.normal(0, 1, (2, 20, 30, 40)).astype(np.float32), rng.normal(0, 1, (5, 2))
+    padded = np.pad(labels, 1)
+    refine_borders(padded, embeddings, means, 1)
+    np.testing.assert_array_equal(padded[1:-1, 1:-1, 1:-1], straightened(labels, embeddings, means, 1, 0.03))
+    one = np.pad(np.ones_like(labels), 1)
+    refine_borders(one, embeddings, means, 4)
+    np.testing.assert_array_equal(one, np.pad(np.ones_like(labels), 1))
+
+
+def test_noise_half_way_between_two_objects_is_straightened():
+    rng = np.random.default_rng(0)
+    means = np.array([[0.0], [-1.0], [1.0]])
+    depth = np.arange(40)[None, None] - 19.5
+    embeddings = np.clip(depth / 2 + rng.normal(0, 0.5, (30, 30, 40)), -1, 1)[None].astype(np.float32)
+    truth = np.broadcast_to(np.where(depth < 0, 1, 2), (30, 30, 40))
+    wrong = []
+    for evenness in (0.0, 0.1):
+        padded = np.pad(truth.astype(np.uint32), 1)
+        refine_borders(padded, embeddings, means, 4, evenness)
+        wrong.append((padded[1:-1, 1:-1, 1:-1] != truth).sum())
+    assert wrong[1] < 0.6 * wrong[0]
