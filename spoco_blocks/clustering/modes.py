@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -12,10 +13,13 @@ from spoco_blocks.clustering.checks import require_positive
 from spoco_blocks.clustering.context import Context
 from spoco_blocks.clustering.find_fragments import find_fragments
 from spoco_blocks.kernels.gradient import core_mask, gradient_magnitudes
+from spoco_blocks.kernels.merged_modes import merge_modes
 from spoco_blocks.kernels.mode_seeking import seek_modes
 
 # Below this a gradient is no more than the rounding of float16 embeddings.
 LEAST_THRESHOLD = 1e-3
+# Edge of the regions in which modes are sought, at most.
+REGION = 160
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Modes:
         if threshold is None:
             threshold = self.gradient_threshold(self.gradient_sample(embeddings, foreground))
         if modes is None:
-            modes, _ = self.seek(embeddings, foreground, threshold, context.seed)
+            modes = self._seek_by_regions(embeddings, foreground, threshold, context.seed)
         return find_fragments(self, embeddings, foreground, (threshold, modes), context)
 
     def gradient_sample(self, embeddings: NDArray[Any], foreground: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -161,12 +165,39 @@ class Modes:
         counts : ndarray of int64, shape (k,)
             Samples within the bandwidth of each.
         """
-        # A few times as many core voxels as are drawn.
-        every = int(np.clip(np.count_nonzero(foreground) // (8 * self.samples_per_region), 1, 64))
-        places = np.flatnonzero(core_mask(embeddings, foreground, threshold, every))
+        places, every = self._core_places(embeddings, foreground, threshold)
+        return self._seek_among(embeddings, places, every, seed)
+
+    def _core_places(
+        self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], threshold: float, regions: int = 1
+    ) -> tuple[NDArray[np.intp], int]:
+        """Give core voxels, a few times as many as are drawn, and of every how many rows they are."""
+        every = int(np.clip(np.count_nonzero(foreground) // (8 * self.samples_per_region * regions), 1, 64))
+        return np.flatnonzero(core_mask(embeddings, foreground, threshold, every)), every
+
+    def _seek_among(
+        self, embeddings: NDArray[Any], places: NDArray[np.intp], every: int, seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         samples = draw(embeddings, places, self.samples_per_region, seed)
         share = len(samples) / max(1, len(places) * every)
         return seek_modes(samples, self.bandwidth, max(4, int(self.min_mode_voxels * share)), self.merge_radius)
+
+    def _seek_by_regions(
+        self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], threshold: float, seed: int
+    ) -> NDArray[np.float32]:
+        """Find the modes of an array as `calibrate` does of a volume: a sample holds a limited number of objects."""
+        counts = [-(-extent // REGION) for extent in foreground.shape]
+        places, every = self._core_places(embeddings, foreground, threshold, math.prod(counts))
+        corners = [
+            index * count // extent
+            for index, count, extent in zip(
+                np.unravel_index(places, foreground.shape), counts, foreground.shape, strict=True
+            )
+        ]
+        region = np.ravel_multi_index(corners, counts)
+        found = [self._seek_among(embeddings, places[region == r], every, seed) for r in range(math.prod(counts))]
+        modes, samples = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return merge_modes(modes.astype(np.float64), samples, self.merge_radius)[0].astype(np.float32)
 
 
 def draw(embeddings: NDArray[Any], places: NDArray[np.intp], count: int, seed: int) -> NDArray[np.float32]:

@@ -15,6 +15,9 @@ from spoco_blocks.kernels.mode_seeking import mode_table
 from spoco_blocks.kernels.nearest import WITHIN, find_stray, keep_stray, nearest_mode, no_strays
 from spoco_blocks.kernels.union_find import find, union
 
+# Square of how far two voxels of one object without a mode may be, by the reach: both are noisy, where a mode is not.
+STRAY = np.float32(2.25)
+
 Cores = tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.float64]]
 
 
@@ -57,7 +60,7 @@ def label_cores(
 
     Notes
     -----
-    A voxel without a mode takes the name of the first of the last eight such voxels that is no farther than
+    A voxel without a mode takes the name of the first of the last eight such voxels that is no farther than 1.5
     `max_distance` from it, or gets a new one; so two objects that no mode was found of do not run into each other.
 
     Where all voxels have a mode and with a step of 1 the same as `core_mask`, `nearest_modes`, `equal_components` and
@@ -178,7 +181,7 @@ def _assign(
         squared = squared_distance(vectors[j], modes[mode]) if k > 0 else np.float32(np.inf)
         name = 0
         if squared > bound:
-            name, alone = find_stray(vectors[j], bound, strays)
+            name, alone = find_stray(vectors[j], STRAY * bound, strays)
             if name != 0 and alone:
                 here[i] = k + name
                 continue

@@ -74,14 +74,14 @@ def find_stray(vector: NDArray[np.float32], bound: np.float32, strays: Any) -> t
     vector : ndarray of float32, shape (c,)
         The embedding.
     bound : float32
-        The square of the reach.
+        The square of how far they may be from each other.
     strays : tuple of ndarrays
         What `keep_stray` has kept.
 
     Returns
     -------
     name : int
-        Name of the first one that is within reach; 0 where none is.
+        Name of the first one that is no farther; 0 where none is.
     alone : bool
         Whether one is so near that this embedding has no mode within reach either: without it, each voxel of an object
         that has no mode would be compared with all modes.

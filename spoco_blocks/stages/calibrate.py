@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from spoco_blocks.clustering import Context, Modes
 from spoco_blocks.engine.executors import Execution
@@ -21,6 +20,7 @@ from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Block, BlockGrid, Box
+from spoco_blocks.kernels.merged_modes import merge_modes
 from spoco_blocks.settings.jobs import ClusterJob, digest
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import PredictedOutput
@@ -147,40 +147,6 @@ def find_threshold(
             "curves, lower foreground_threshold, or train on more objects."
         )
     return task.method.gradient_threshold(gradients)
-
-
-def merge_modes(
-    modes: NDArray[np.float64], counts: NDArray[np.int64], radius: float
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Join modes that regions found of the same object.
-
-    Parameters
-    ----------
-    modes : (n, c) float64
-        Modes of all regions, in the frame of the volume.
-    counts : (n,) int64
-        Samples behind each.
-    radius : float
-        Modes nearer than this to one with more samples are represented by it.
-
-    Returns
-    -------
-    merged : (m, c) float64
-        The representatives.
-    representative : (n,) int64
-        Which of them stands for each mode.
-    """
-    owner = np.full(len(modes), -1)
-    if not len(modes):
-        return modes, owner
-    tree = cKDTree(modes)
-    chosen: list[int] = []
-    for index in np.lexsort((np.arange(len(modes)), -counts)):
-        if owner[index] < 0:
-            near = [i for i in tree.query_ball_point(modes[index], radius) if owner[i] < 0]
-            owner[near] = len(chosen)
-            chosen.append(int(index))
-    return modes[chosen], owner
 
 
 @dataclass(frozen=True)

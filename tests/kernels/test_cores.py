@@ -13,11 +13,11 @@ SHAPES = [(5, 9, 10), (1, 12, 9), (4, 1, 30), (6, 7, 1), (3, 40, 200)]
 
 
 def without_a_mode(values, embeddings, k, reach):
-    """Name voxels that have none by the first of the last eight that is within reach."""
+    """Name voxels that have none by the first of the last eight that is within 1.5 times the reach."""
     kept, count = [None] * 8, 0
     for place in np.argwhere(values == k + 1):
         vector = embeddings[(slice(None), *place)].astype(np.float64)
-        name = next((n for e, n in filter(None, kept) if ((vector - e) ** 2).sum() <= reach**2), 0)
+        name = next((n for e, n in filter(None, kept) if ((vector - e) ** 2).sum() <= (1.5 * reach) ** 2), 0)
         if name == 0:
             kept[count % 8] = (vector, count + 1)
             count += 1

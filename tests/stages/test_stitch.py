@@ -10,9 +10,9 @@ from scipy import ndimage
 from spoco_blocks.engine.ledger import Ledger, Records
 from spoco_blocks.grid import BlockGrid
 from spoco_blocks.kernels.agglomeration import agglomerate
+from spoco_blocks.kernels.merged_modes import merge_modes
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.settings.segmentation import StitchingSettings
-from spoco_blocks.stages.calibrate import merge_modes
 from spoco_blocks.stages.cluster import keep_inner, measure
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import StoredOutput
