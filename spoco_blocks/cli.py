@@ -88,7 +88,7 @@ def calibrate(args: argparse.Namespace) -> None:
     """Decide what clustering decides once per volume."""
     from spoco_blocks.stages.calibrate import run_calibrate
 
-    run_calibrate(jobs.read_job(jobs.ClusterJob, args.job), Layout(args.results), _execution(args, predicts=True))
+    run_calibrate(jobs.read_job(jobs.CalibrateJob, args.job), Layout(args.results), _execution(args, predicts=True))
 
 
 def cluster(args: argparse.Namespace) -> None:

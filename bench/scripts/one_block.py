@@ -36,7 +36,7 @@ def task_of(root: Path, name: str, stage: str) -> tuple[BlockTask, Block]:
         task = SeekModes(plan.embedded(results, threshold), Modes(), 0.1, plan.region_grid)
         return task, plan.seeking_grid.block(0)
     if stage == "cluster":
-        return cluster_task(plan, results, "", method, threshold), block
+        return cluster_task(plan, results, "", method, threshold, gaps=False), block
     fragments, segments = (Source(uri=str(path)) for path in (results.fragments, results.segments))
     if stage == "relabel":
         return RelabelBlock(fragments, segments, results.lookup, "", results.offsets), block

@@ -109,12 +109,19 @@ class SegmentationJob(Section):
     segmentation: str
 
 
-class ClusterJob(Section):
-    """Calibrate on the volume, then cluster its blocks."""
+class CalibrateJob(Section):
+    """Decide on the volume what clustering decides once."""
 
     segmentation: str
     foreground_threshold: float | None
     clustering: ClusteringSettings | None
+
+
+class ClusterJob(CalibrateJob):
+    """Cluster the blocks."""
+
+    gaps: bool
+    """Whether to record the background between fragments as well."""
 
 
 class EstimateJob(Section):
@@ -234,9 +241,11 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             arrays=settings.execution.arrays,
         )
     if stage in ("calibrate", "cluster"):
-        return ClusterJob(
+        job = CalibrateJob(
             segmentation=name, foreground_threshold=section.foreground_threshold, clustering=section.clustering
         )
+        gaps = section.stitching.fill_holes_voxels > 0
+        return job if stage == "calibrate" else ClusterJob(**job.model_dump(), gaps=gaps)
     if stage == "estimate":
         return EstimateJob(
             segmentation=name,

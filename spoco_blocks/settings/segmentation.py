@@ -48,6 +48,9 @@ class StitchingSettings(Section):
     """... if its mean is nearer than this."""
     min_voxels: CountOrZero = 0
     """Segments still under this size are dropped."""
+    fill_holes_voxels: CountOrZero = 0
+    """Background of at most so many voxels that a single segment encloses becomes part of it; 0 = holes stay. Between
+    none and some, clustering runs again, because it records the background as well."""
 
 
 class MeshSettings(Section):
