@@ -17,20 +17,16 @@ from spoco_blocks.settings.base import Count, Fraction, LengthsNm, Section
 from spoco_blocks.settings.expansion import TeacherSegmentation, teacher_of, teacher_segmentations
 from spoco_blocks.settings.network import NetworkSettings
 from spoco_blocks.settings.reading import explain
-from spoco_blocks.settings.sections import (
-    LabelSettings,
-    Settings,
-    Source,
-    TruthSettings,
-    VolumeSettings,
-)
+from spoco_blocks.settings.sections import LabelSettings, Settings, Source, TruthSettings, VolumeSettings
 from spoco_blocks.settings.segmentation import (
     BlockSettings,
     ClusteringSettings,
     MeshSettings,
     PredictionSettings,
+    SkeletonSettings,
     StitchingSettings,
 )
+from spoco_blocks.settings.shape_jobs import shape_job
 from spoco_blocks.settings.training import TrainingSettings
 
 
@@ -43,6 +39,7 @@ class CheckJob(Section):
     model_voxel_size_nm: dict[str, LengthsNm | None]
     meshes: dict[str, tuple[str, MeshSettings]]
     """Of segmentations that have any: the volume, and how."""
+    skeletons: dict[str, tuple[str, SkeletonSettings]]
 
 
 class LabelsJob(Section):
@@ -140,13 +137,6 @@ class StitchJob(Section):
     stitching: StitchingSettings
 
 
-class MeshJob(Section):
-    """Mesh the objects."""
-
-    segmentation: str
-    meshes: MeshSettings
-
-
 class EvaluateJob(Section):
     """Score against the truth."""
 
@@ -175,6 +165,7 @@ def check_job(settings: Settings) -> CheckJob:
         segmented={name: tuple(s.volume for s in applied if s.model == name) for name in settings.models},
         model_voxel_size_nm={name: model.voxel_size_nm for name, model in settings.models.items()},
         meshes={name: (s.volume, s.meshes) for name, s in settings.segmentations.items() if s.meshes is not None},
+        skeletons={name: (s.volume, s.skeletons) for name, s in settings.segmentations.items() if s.skeletons},
     )
 
 
@@ -221,9 +212,11 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
     Raises
     ------
     SettingsError
-        When there is no such stage, or the segmentation is to have no meshes.
+        When there is no such stage, or the segmentation is to have no meshes or skeletons.
     """
     section = settings.segmentations[name]
+    if (job := shape_job(section, stage, name)) is not None:
+        return job
     volume = settings.volumes[section.volume]
     if stage == "plan":
         return PlanJob(
@@ -241,11 +234,11 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             arrays=settings.execution.arrays,
         )
     if stage in ("calibrate", "cluster"):
-        job = CalibrateJob(
+        once = CalibrateJob(
             segmentation=name, foreground_threshold=section.foreground_threshold, clustering=section.clustering
         )
         gaps = section.stitching.fill_holes_voxels > 0
-        return job if stage == "calibrate" else ClusterJob(**job.model_dump(), gaps=gaps)
+        return once if stage == "calibrate" else ClusterJob(**once.model_dump(), gaps=gaps)
     if stage == "estimate":
         return EstimateJob(
             segmentation=name,
@@ -257,8 +250,6 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
         return StitchJob(segmentation=name, stitching=section.stitching)
     if stage in ("embed", "relabel", "pyramid"):
         return SegmentationJob(segmentation=name)
-    if stage == "mesh" and section.meshes is not None:
-        return MeshJob(segmentation=name, meshes=section.meshes)
     if stage == "evaluate":
         return EvaluateJob(segmentation=name, truth=volume.truth)
     if stage == "report":
