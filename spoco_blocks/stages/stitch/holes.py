@@ -84,7 +84,7 @@ def fill_holes(records: Records, plan: Plan, pieces: Pieces, segments: NDArray[A
 
     Notes
     -----
-    Reads every record three times, one row of blocks at a time; about 30 bytes per piece.
+    Reads every record three times, one row of blocks at a time; about 60 bytes per piece.
     """
     n = len(segments)
     roots = np.arange(n, dtype="uint32" if n < 2**32 else "int64")
