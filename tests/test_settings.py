@@ -105,6 +105,16 @@ def test_a_key_belongs_to_its_stage_only():
     assert jobs.train_job(before, "m") == jobs.train_job(after, "m")
 
 
+@pytest.mark.parametrize(("first", "then", "again"), [(0, 50, {"cluster", "stitch"}), (50, 90, {"stitch"})])
+def test_filling_holes_clusters_again_when_it_begins_and_predicts_nothing(first, then, again):
+    before, after = (
+        parse_settings(changed("segmentations.s.stitching", {"fill_holes_voxels": n})) for n in (first, then)
+    )
+    stages = ("plan", "embed", "calibrate", "estimate", "cluster", "stitch", "relabel", "pyramid")
+    jobs_of = [{stage: jobs.segmentation_job(s, stage, "s") for stage in stages} for s in (before, after)]
+    assert {stage for stage in stages if jobs_of[0][stage] != jobs_of[1][stage]} == again
+
+
 @pytest.mark.parametrize(("kind", "made"), [("meshes", "mesh"), ("skeletons", "skeleton")])
 def test_meshes_and_skeletons_are_made_where_they_are_asked_for(kind, made):
     with pytest.raises(SettingsError, match=f"no stage '{made}'"):

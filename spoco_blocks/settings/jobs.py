@@ -233,19 +233,8 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             embedding_type=section.embedding_type,
             arrays=settings.execution.arrays,
         )
-    if stage in ("calibrate", "cluster"):
-        once = CalibrateJob(
-            segmentation=name, foreground_threshold=section.foreground_threshold, clustering=section.clustering
-        )
-        gaps = section.stitching.fill_holes_voxels > 0
-        return once if stage == "calibrate" else ClusterJob(**once.model_dump(), gaps=gaps)
-    if stage == "estimate":
-        return EstimateJob(
-            segmentation=name,
-            foreground_threshold=section.foreground_threshold,
-            clustering=section.clustering,
-            shards=settings.execution.shards,
-        )
+    if stage in ("calibrate", "cluster", "estimate"):
+        return _clustering_job(settings, stage, name)
     if stage == "stitch":
         return StitchJob(segmentation=name, stitching=section.stitching)
     if stage in ("embed", "relabel", "pyramid"):
@@ -253,10 +242,19 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
     if stage == "evaluate":
         return EvaluateJob(segmentation=name, truth=volume.truth)
     if stage == "report":
-        return ReportJob(
-            segmentation=name, volume=labels_job(settings, section.volume), model=section.model, truth=volume.truth
-        )
+        labels = labels_job(settings, section.volume)
+        return ReportJob(segmentation=name, volume=labels, model=section.model, truth=volume.truth)
     raise SettingsError(f"no stage '{stage}' belongs to a segmentation.")
+
+
+def _clustering_job(settings: Settings, stage: str, name: str) -> Section:
+    section = settings.segmentations[name]
+    how: dict[str, Any] = {"foreground_threshold": section.foreground_threshold, "clustering": section.clustering}
+    if stage == "cluster":
+        return ClusterJob(segmentation=name, **how, gaps=section.stitching.fill_holes_voxels > 0)
+    if stage == "estimate":
+        return EstimateJob(segmentation=name, **how, shards=settings.execution.shards)
+    return CalibrateJob(segmentation=name, **how)
 
 
 def canonical(job: Section) -> str:
