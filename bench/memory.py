@@ -60,6 +60,7 @@ CASES = (
     ("modes", "relabel"),
     ("modes", "pyramid"),
     ("modes", "mesh"),
+    ("modes", "skeleton"),
     ("mutex", "cluster"),
     ("streamed", "cluster"),
     ("modes-dense", "cluster"),

@@ -21,6 +21,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import adjusted_rand_score
 
+from bench.bandwidth import compare_kernels
 from bench.frame import Claim, Report, Row
 from bench.peers import SCRIPTS, environment, run_script
 from bench.phantoms import Phantom, make
@@ -207,7 +208,7 @@ def large(report: Report, fragments: int, batch: int) -> None:
 
 
 def run(quick: bool) -> Report:
-    """Compare stitching; decide on 10⁵ or 10⁷ fragments."""
+    """Compare stitching and the kernels that voxels pass; decide on 10⁵ or 10⁷ fragments."""
     report = Report(
         notes=[
             "All start from the same labels of blocks with their halo and end with an array of segments. Ours reads "
@@ -219,5 +220,6 @@ def run(quick: bool) -> Report:
     phantom = make((side,) * 3, objects, variant="easy", seed=0)
     for parts in (2, 4) if quick else (2, 4, 8):
         compare(report, phantom, parts)
+    compare_kernels(report)
     large(report, *((10**5, 10**4) if quick else (10**7, BATCH)))
     return report

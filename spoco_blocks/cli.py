@@ -20,7 +20,7 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
 from spoco_blocks.engine.slurm import end_of_job, hand_over
 from spoco_blocks.errors import BlockError, HandOverError, SpocoBlocksError
-from spoco_blocks.settings import annotation_jobs, jobs, json_schema, load_settings
+from spoco_blocks.settings import annotation_jobs, jobs, json_schema, load_settings, shape_jobs
 
 log = logging.getLogger("spoco_blocks")
 
@@ -88,7 +88,7 @@ def calibrate(args: argparse.Namespace) -> None:
     """Decide what clustering decides once per volume."""
     from spoco_blocks.stages.calibrate import run_calibrate
 
-    run_calibrate(jobs.read_job(jobs.ClusterJob, args.job), Layout(args.results), _execution(args, predicts=True))
+    run_calibrate(jobs.read_job(jobs.CalibrateJob, args.job), Layout(args.results), _execution(args, predicts=True))
 
 
 def cluster(args: argparse.Namespace) -> None:
@@ -125,7 +125,14 @@ def mesh(args: argparse.Namespace) -> None:
     """Write the surfaces of all objects."""
     from spoco_blocks.stages.mesh import run_mesh
 
-    run_mesh(jobs.read_job(jobs.MeshJob, args.job), Layout(args.results), _execution(args))
+    run_mesh(jobs.read_job(shape_jobs.MeshJob, args.job), Layout(args.results), _execution(args))
+
+
+def skeleton(args: argparse.Namespace) -> None:
+    """Write the centre lines of all objects."""
+    from spoco_blocks.stages.skeleton import run_skeleton
+
+    run_skeleton(jobs.read_job(shape_jobs.SkeletonJob, args.job), Layout(args.results), _execution(args))
 
 
 def agree(args: argparse.Namespace) -> None:
@@ -169,8 +176,8 @@ def annotation_curve(args: argparse.Namespace) -> None:
 
 
 STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
-    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, mesh, agree, evaluate,
-    report, annotation_baseline, annotation_curve,
+    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, mesh, skeleton, agree,
+    evaluate, report, annotation_baseline, annotation_curve,
 )  # fmt: skip
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout, SegmentationResults
+from spoco_blocks.grid import Box
 from spoco_blocks.settings import Settings, jobs, parse_settings
 from spoco_blocks.settings.base import Section
 from spoco_blocks.stages.calibrate import run_calibrate
@@ -16,6 +21,7 @@ from spoco_blocks.stages.evaluate import run_evaluate
 from spoco_blocks.stages.plan.run import run_plan
 from spoco_blocks.stages.relabel import run_pyramid, run_relabel
 from spoco_blocks.stages.stitch import run_stitch
+from spoco_blocks.volumes import open_volume
 
 SERIAL = Execution()
 
@@ -33,23 +39,48 @@ def run_stage(
         {"plan": run_plan, "stitch": run_stitch}[stage](job, layout)
 
 
+Edit = Callable[[SegmentationResults], None]
+
+
 def segment(
-    settings: Settings, name: str, layout: Layout, execution: Execution = SERIAL, shards: int = 1
+    settings: Settings,
+    name: str,
+    layout: Layout,
+    execution: Execution = SERIAL,
+    shards: int = 1,
+    edit: Edit | None = None,
 ) -> SegmentationResults:
-    """Run the stages from plan to relabel."""
+    """Run the stages from plan to relabel; `edit` may change what the network said."""
     for stage in ("plan", "embed", "calibrate", "cluster", "stitch", "relabel"):
         if stage == "embed" and settings.segmentations[name].embeddings == "stream":
             continue
         for shard in range(shards if stage in ("embed", "cluster", "relabel") else 1):
             run_stage(stage, jobs.segmentation_job(settings, stage, name), layout, execution, shard, shards)
+        if stage == "embed" and edit is not None:
+            edit(layout.segmentation(name))
     return layout.segmentation(name)
 
 
+def punch_holes(results: SegmentationResults) -> None:
+    """Make a part of the voxels well inside of objects background, nearly surely."""
+    volume = open_volume(results.foreground)
+    everything = Box.of_shape(volume.meta.shape)
+    foreground = volume.read(everything)
+    inside = ndimage.binary_erosion(foreground > 200, iterations=3)
+    foreground[inside & (np.random.default_rng(0).random(inside.shape) < 0.2)] = 3
+    volume.write(everything, foreground)
+
+
 def segment_and_score(
-    settings: Settings, name: str, layout: Layout, execution: Execution = SERIAL, shards: int = 1
+    settings: Settings,
+    name: str,
+    layout: Layout,
+    execution: Execution = SERIAL,
+    shards: int = 1,
+    edit: Edit | None = None,
 ) -> SegmentationResults:
     """Run all stages after training."""
-    results = segment(settings, name, layout, execution, shards)
+    results = segment(settings, name, layout, execution, shards, edit)
     for stage in ("pyramid", "evaluate"):
         run_stage(stage, jobs.segmentation_job(settings, stage, name), layout, execution)
     return results
@@ -62,8 +93,10 @@ class Trained:
     layout: Layout
     tree: dict
 
-    def segment(self, name: str, execution: Execution = SERIAL, shards: int = 1, **section) -> SegmentationResults:
+    def segment(
+        self, name: str, execution: Execution = SERIAL, shards: int = 1, edit: Edit | None = None, **section
+    ) -> SegmentationResults:
         """Run all stages after training under a name of their own."""
         tree = copy.deepcopy(self.tree)
         tree["segmentations"] = {name: tree["segmentations"]["balls"] | section}
-        return segment_and_score(parse_settings(tree), name, self.layout, execution, shards)
+        return segment_and_score(parse_settings(tree), name, self.layout, execution, shards, edit)

@@ -35,7 +35,7 @@ def test_conda_environment_has_the_locked_packages():
     found = pins(pip)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + extras["fast"] + extras["s3"] + extras["slurm"]
+    wanted = project["dependencies"] + extras["fast"] + extras["s3"] + extras["skeletons"] + extras["slurm"]
     names = {normal(re.split(r"[\[>=<]", requirement)[0]) for requirement in wanted}
     assert set(found) == names
     assert found == {name: lock[name] for name in names}

@@ -105,22 +105,34 @@ def test_a_key_belongs_to_its_stage_only():
     assert jobs.train_job(before, "m") == jobs.train_job(after, "m")
 
 
-def test_meshes_are_made_where_they_are_asked_for():
-    with pytest.raises(SettingsError, match="no stage 'mesh'"):
-        jobs.segmentation_job(parse_settings(TREE), "mesh", "s")
-    settings = parse_settings(changed("segmentations.s.meshes", {}))
-    job = jobs.segmentation_job(settings, "mesh", "s")
+@pytest.mark.parametrize(("first", "then", "again"), [(0, 50, {"cluster", "stitch"}), (50, 90, {"stitch"})])
+def test_filling_holes_clusters_again_when_it_begins_and_predicts_nothing(first, then, again):
+    before, after = (
+        parse_settings(changed("segmentations.s.stitching", {"fill_holes_voxels": n})) for n in (first, then)
+    )
+    stages = ("plan", "embed", "calibrate", "estimate", "cluster", "stitch", "relabel", "pyramid")
+    jobs_of = [{stage: jobs.segmentation_job(s, stage, "s") for stage in stages} for s in (before, after)]
+    assert {stage for stage in stages if jobs_of[0][stage] != jobs_of[1][stage]} == again
+
+
+@pytest.mark.parametrize(("kind", "made"), [("meshes", "mesh"), ("skeletons", "skeleton")])
+def test_meshes_and_skeletons_are_made_where_they_are_asked_for(kind, made):
+    with pytest.raises(SettingsError, match=f"no stage '{made}'"):
+        jobs.segmentation_job(parse_settings(TREE), made, "s")
+    settings = parse_settings(changed(f"segmentations.s.{kind}", {}))
+    job = jobs.segmentation_job(settings, made, "s")
     assert jobs.read_job(type(job), jobs.canonical(job)) == job
     # Nothing else is made again.
     for stage in ("plan", "stitch", "relabel", "report"):
         assert jobs.segmentation_job(settings, stage, "s") == jobs.segmentation_job(parse_settings(TREE), stage, "s")
 
 
+@pytest.mark.parametrize("kind", ["meshes", "skeletons"])
 @pytest.mark.parametrize("axes", ["yx", "nyx", "cnyx"])
-def test_images_have_no_meshes(axes):
-    tree = changed("segmentations.s.meshes", {})
+def test_images_have_no_meshes_and_no_skeletons(axes, kind):
+    tree = changed(f"segmentations.s.{kind}", {})
     tree["volumes"]["v"]["raw"]["axes"] = axes
-    with pytest.raises(SettingsError, match="meshes is for 3D volumes"):
+    with pytest.raises(SettingsError, match=f"{kind} is for 3D volumes"):
         parse_settings(tree)
 
 

@@ -18,6 +18,7 @@ from spoco_blocks.stages.mesh import MeshBlock
 from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.relabel import CoarsenBlock, RelabelBlock
+from spoco_blocks.stages.skeleton import SkeletonBlock, open_objects
 
 
 def task_of(root: Path, name: str, stage: str) -> tuple[BlockTask, Block]:
@@ -36,13 +37,20 @@ def task_of(root: Path, name: str, stage: str) -> tuple[BlockTask, Block]:
         task = SeekModes(plan.embedded(results, threshold), Modes(), 0.1, plan.region_grid)
         return task, plan.seeking_grid.block(0)
     if stage == "cluster":
-        return cluster_task(plan, results, "", method, threshold), block
+        return cluster_task(plan, results, "", method, threshold, gaps=False), block
     fragments, segments = (Source(uri=str(path)) for path in (results.fragments, results.segments))
     if stage == "relabel":
         return RelabelBlock(fragments, segments, results.lookup, "", results.offsets), block
     if stage == "mesh":
         results.meshes.mkdir(exist_ok=True)
         return MeshBlock(segments, (1, 1, 1), plan.voxel_size_nm, results.objects, "", 0, results.meshes), block
+    if stage == "skeleton":
+        results.skeletons.mkdir(exist_ok=True)
+        objects = open_objects(results.objects, (1, 1, 1), 0, 2**25, "")
+        return SkeletonBlock(
+            segments, (1, 1, 1), plan.voxel_size_nm, results.objects, "", 0, 2**25, 1.5, 4 * max(plan.voxel_size_nm),
+            int(objects.memory_bytes.max()), results.skeletons,
+        ), block  # fmt: skip
     coarse = segments.model_copy(update={"level": 1})
     inner = Box(triple(a // 2 for a in block.inner.start), triple(b // 2 for b in block.inner.stop))
     return CoarsenBlock(segments, coarse, plan.factors[0]), Block(block.index, inner, inner)

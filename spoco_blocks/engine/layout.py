@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-MESHES = "meshes"
+MESHES, SKELETONS = "meshes", "skeletons"
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,11 @@ class SegmentationResults:
         return self.root / MESHES
 
     @property
+    def skeletons(self) -> Path:
+        """Folder of the objects' skeletons in neuroglancer's precomputed format."""
+        return self.root / SKELETONS
+
+    @property
     def modes(self) -> Path:
         """Modes found in each region of the volume, a NumPy archive."""
         return self.root / "modes.npz"
@@ -283,14 +288,12 @@ class Layout:
     def ledger_folders(self) -> Iterator[tuple[str, str, Path]]:
         """Give every folder that holds ledgers: whose it is, its stage, and where it lies.
 
-        Notes
-        -----
-        Looks into no store and no meshes, however many files they have.
+        Looks into no store, no meshes and no skeletons, however many files they have.
         """
         for pattern in ("volumes/*", "models/*/pseudo/*", "segmentations/*"):
             for owner in sorted(self.root.glob(pattern)):
                 folders = (path for path in sorted(owner.glob("*")) if path.is_dir())
-                stages = [path for path in folders if path.suffix != ".zarr" and path.name != MESHES]
+                stages = [path for path in folders if path.suffix != ".zarr" and path.name not in (MESHES, SKELETONS)]
                 for folder in (inner for stage in stages for inner in (stage, *sorted(stage.glob("*/")))):
                     if next(folder.glob("*.ledger"), None) is not None:
                         name = owner.relative_to(self.root).as_posix()

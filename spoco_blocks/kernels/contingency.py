@@ -19,6 +19,8 @@ Pairs = NDArray[np.uint64]
 Counts = NDArray[np.int64]
 
 _FIRST_SLOTS = 1 << 10
+# Voxels whose runs are found together: they and their pairs stay in the cache.
+_STRIP = 1 << 12
 
 
 def contingency(truth: NDArray[Any], segments: NDArray[Any]) -> tuple[Pairs, Counts]:
@@ -40,14 +42,18 @@ def contingency(truth: NDArray[Any], segments: NDArray[Any]) -> tuple[Pairs, Cou
     ------
     VolumeError
         When the shapes differ or the labels are not integers from 0 up.
+
+    Notes
+    -----
+    O(n) time, one to two times that of copying both arrays (`python -m bench bandwidth`); 96 to 192 bytes per pair.
     """
     if truth.shape != segments.shape:
         raise VolumeError(
             f"truth has shape {truth.shape}, segments have {segments.shape}; read both from the same box."
         )
-    pairs, counts = _count_runs(_flat(truth, "truth"), _flat(segments, "segments"))
-    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    return pairs[order], counts[order]
+    found = _count_runs(_flat(truth, "truth"), _flat(segments, "segments"))
+    found = found[np.lexsort((found[:, 1], found[:, 0]))]
+    return np.ascontiguousarray(found[:, :2]), found[:, 2].astype(np.int64)
 
 
 def merge_tables(tables: Sequence[tuple[Pairs, Counts]]) -> tuple[Pairs, Counts]:
@@ -71,48 +77,68 @@ def _flat(labels: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 @njit(**JIT_EXACT)
-def _find(keys: Pairs, counts: Counts, truth: np.uint64, segment: np.uint64) -> np.int64:
+def _find(table: Pairs, truth: np.uint64, segment: np.uint64) -> np.uint64:
     """Slot of a pair in an open hash table whose size is a power of two; a free slot where it is not in yet."""
-    mask = counts.size - 1
-    mixed = truth * np.uint64(0x9E3779B97F4A7C15) + segment * np.uint64(0xC2B2AE3D27D4EB4F)
-    mixed ^= mixed >> np.uint64(32)
-    slot = np.int64(mixed & np.uint64(mask))
-    while counts[slot] and (keys[slot, 0] != truth or keys[slot, 1] != segment):
-        slot = np.int64((slot + 1) & mask)
+    # Fibonacci hashing: the product's upper bits depend on all bits of both.
+    mixed = (truth * np.uint64(0xC2B2AE3D27D4EB4F) + segment) * np.uint64(0x9E3779B97F4A7C15)
+    mask = np.uint64(len(table) - 1)
+    slot = (mixed >> np.uint64(32)) & mask
+    while table[slot, 2] and (table[slot, 0] != truth or table[slot, 1] != segment):
+        slot = (slot + np.uint64(1)) & mask
     return slot
 
 
 @njit(**JIT_EXACT)
-def _doubled(keys: Pairs, counts: Counts) -> tuple[Pairs, Counts]:
-    more_keys = np.empty((2 * counts.size, 2), np.uint64)
-    more_counts = np.zeros(2 * counts.size, np.int64)
-    for old in range(counts.size):
-        if counts[old]:
-            slot = _find(more_keys, more_counts, keys[old, 0], keys[old, 1])
-            more_keys[slot] = keys[old]
-            more_counts[slot] = counts[old]
-    return more_keys, more_counts
+def _doubled(table: Pairs) -> Pairs:
+    more = np.zeros((2 * len(table), 3), np.uint64)
+    for old in range(len(table)):
+        if table[old, 2]:
+            more[_find(more, table[old, 0], table[old, 1])] = table[old]
+    return more
 
 
 @njit(**JIT_EXACT)
-def _count_runs(truth: NDArray[Any], segments: NDArray[Any]) -> tuple[Pairs, Counts]:
-    """Walk along runs of equal pairs, so that the hash table is asked once a run rather than once a voxel."""
-    keys = np.empty((_FIRST_SLOTS, 2), np.uint64)
-    counts = np.zeros(_FIRST_SLOTS, np.int64)
+def _find_runs(
+    truth: NDArray[Any], segments: NDArray[Any], ends: NDArray[np.bool_], starts: NDArray[np.int64]
+) -> np.uint64:
+    """Note where runs of equal pairs start, and after them the end; give how many there are."""
+    truth_before, truth_now = truth[: truth.size - 1], truth[1:]
+    segments_before, segments_now = segments[: segments.size - 1], segments[1:]
+    # A loop of its own becomes vector code.
+    for i in range(truth_now.size):
+        ends[i] = (truth_before[i] != truth_now[i]) | (segments_before[i] != segments_now[i])
+    starts[0] = 0
+    found = np.uint64(1)
+    for i in range(truth_now.size):
+        # Written always, kept where a run ends: a branch would be mispredicted at nearly every end.
+        starts[found] = i + 1
+        found += np.uint64(ends[i])
+    starts[found] = truth.size
+    return found
+
+
+@njit(**JIT_EXACT)
+def _count_runs(truth: NDArray[Any], segments: NDArray[Any]) -> Pairs:
+    """Give truth id, segment id and voxels of every pair; asks the hash table once a run of equal pairs.
+
+    Runs of a strip are found before any of them is counted, so that each of both loops has one thing to wait for.
+    Indices are unsigned: signed ones are looked at for being negative.
+    """
+    table = np.zeros((_FIRST_SLOTS, 3), np.uint64)
+    starts, ends = np.empty(_STRIP + 1, np.int64), np.empty(_STRIP, np.bool_)
     filled = 0
-    start = 0
-    while start < truth.size:
-        t, s = truth[start], segments[start]
-        stop = start + 1
-        while stop < truth.size and truth[stop] == t and segments[stop] == s:
-            stop += 1
-        slot = _find(keys, counts, np.uint64(t), np.uint64(s))
-        if not counts[slot]:
-            keys[slot, 0], keys[slot, 1] = t, s
-            filled += 1
-        counts[slot] += stop - start
-        if 2 * filled > counts.size:
-            keys, counts = _doubled(keys, counts)
-        start = stop
-    used = np.flatnonzero(counts)
-    return keys[used], counts[used]
+    for first in range(0, truth.size, _STRIP):
+        of_truth, of_segments = truth[first : first + _STRIP], segments[first : first + _STRIP]
+        runs = np.int64(_find_runs(of_truth, of_segments, ends, starts))
+        # Room for nothing but new pairs; at most a quarter full, few pairs meet one that is not theirs.
+        while 4 * (filled + runs) > len(table):
+            table = _doubled(table)
+        for run in range(runs):
+            start = np.uint64(starts[run])
+            t, s = np.uint64(of_truth[start]), np.uint64(of_segments[start])
+            slot = _find(table, t, s)
+            if table[slot, 2] == 0:
+                table[slot, 0], table[slot, 1] = t, s
+                filled += 1
+            table[slot, 2] += np.uint64(starts[run + 1]) - start
+    return table[table[:, 2] > 0]

@@ -17,20 +17,16 @@ from spoco_blocks.settings.base import Count, Fraction, LengthsNm, Section
 from spoco_blocks.settings.expansion import TeacherSegmentation, teacher_of, teacher_segmentations
 from spoco_blocks.settings.network import NetworkSettings
 from spoco_blocks.settings.reading import explain
-from spoco_blocks.settings.sections import (
-    LabelSettings,
-    Settings,
-    Source,
-    TruthSettings,
-    VolumeSettings,
-)
+from spoco_blocks.settings.sections import LabelSettings, Settings, Source, TruthSettings, VolumeSettings
 from spoco_blocks.settings.segmentation import (
     BlockSettings,
     ClusteringSettings,
     MeshSettings,
     PredictionSettings,
+    SkeletonSettings,
     StitchingSettings,
 )
+from spoco_blocks.settings.shape_jobs import shape_job
 from spoco_blocks.settings.training import TrainingSettings
 
 
@@ -43,6 +39,7 @@ class CheckJob(Section):
     model_voxel_size_nm: dict[str, LengthsNm | None]
     meshes: dict[str, tuple[str, MeshSettings]]
     """Of segmentations that have any: the volume, and how."""
+    skeletons: dict[str, tuple[str, SkeletonSettings]]
 
 
 class LabelsJob(Section):
@@ -109,12 +106,19 @@ class SegmentationJob(Section):
     segmentation: str
 
 
-class ClusterJob(Section):
-    """Calibrate on the volume, then cluster its blocks."""
+class CalibrateJob(Section):
+    """Decide on the volume what clustering decides once."""
 
     segmentation: str
     foreground_threshold: float | None
     clustering: ClusteringSettings | None
+
+
+class ClusterJob(CalibrateJob):
+    """Cluster the blocks."""
+
+    gaps: bool
+    """Whether to record the background between fragments as well."""
 
 
 class EstimateJob(Section):
@@ -131,13 +135,6 @@ class StitchJob(Section):
 
     segmentation: str
     stitching: StitchingSettings
-
-
-class MeshJob(Section):
-    """Mesh the objects."""
-
-    segmentation: str
-    meshes: MeshSettings
 
 
 class EvaluateJob(Section):
@@ -168,6 +165,7 @@ def check_job(settings: Settings) -> CheckJob:
         segmented={name: tuple(s.volume for s in applied if s.model == name) for name in settings.models},
         model_voxel_size_nm={name: model.voxel_size_nm for name, model in settings.models.items()},
         meshes={name: (s.volume, s.meshes) for name, s in settings.segmentations.items() if s.meshes is not None},
+        skeletons={name: (s.volume, s.skeletons) for name, s in settings.segmentations.items() if s.skeletons},
     )
 
 
@@ -214,9 +212,11 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
     Raises
     ------
     SettingsError
-        When there is no such stage, or the segmentation is to have no meshes.
+        When there is no such stage, or the segmentation is to have no meshes or skeletons.
     """
     section = settings.segmentations[name]
+    if (job := shape_job(section, stage, name)) is not None:
+        return job
     volume = settings.volumes[section.volume]
     if stage == "plan":
         return PlanJob(
@@ -233,30 +233,28 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             embedding_type=section.embedding_type,
             arrays=settings.execution.arrays,
         )
-    if stage in ("calibrate", "cluster"):
-        return ClusterJob(
-            segmentation=name, foreground_threshold=section.foreground_threshold, clustering=section.clustering
-        )
-    if stage == "estimate":
-        return EstimateJob(
-            segmentation=name,
-            foreground_threshold=section.foreground_threshold,
-            clustering=section.clustering,
-            shards=settings.execution.shards,
-        )
+    if stage in ("calibrate", "cluster", "estimate"):
+        return _clustering_job(settings, stage, name)
     if stage == "stitch":
         return StitchJob(segmentation=name, stitching=section.stitching)
     if stage in ("embed", "relabel", "pyramid"):
         return SegmentationJob(segmentation=name)
-    if stage == "mesh" and section.meshes is not None:
-        return MeshJob(segmentation=name, meshes=section.meshes)
     if stage == "evaluate":
         return EvaluateJob(segmentation=name, truth=volume.truth)
     if stage == "report":
-        return ReportJob(
-            segmentation=name, volume=labels_job(settings, section.volume), model=section.model, truth=volume.truth
-        )
+        labels = labels_job(settings, section.volume)
+        return ReportJob(segmentation=name, volume=labels, model=section.model, truth=volume.truth)
     raise SettingsError(f"no stage '{stage}' belongs to a segmentation.")
+
+
+def _clustering_job(settings: Settings, stage: str, name: str) -> Section:
+    section = settings.segmentations[name]
+    how: dict[str, Any] = {"foreground_threshold": section.foreground_threshold, "clustering": section.clustering}
+    if stage == "cluster":
+        return ClusterJob(segmentation=name, **how, gaps=section.stitching.fill_holes_voxels > 0)
+    if stage == "estimate":
+        return EstimateJob(segmentation=name, **how, shards=settings.execution.shards)
+    return CalibrateJob(segmentation=name, **how)
 
 
 def canonical(job: Section) -> str:

@@ -206,8 +206,10 @@ class Settings(Section):
         for name, segmentation in self.segmentations.items():
             _known(segmentation.volume, self.volumes, f"segmentations.{name}.volume")
             _known(segmentation.model, self.models, f"segmentations.{name}.model")
-            if segmentation.meshes is not None and "z" not in (self.volumes[segmentation.volume].raw.axes or "z"):
-                raise ValueError(f"segmentations.{name}.meshes is for 3D volumes; objects of 2D images have no surface")
+            for kind in ("meshes", "skeletons"):
+                wanted = getattr(segmentation, kind) is not None
+                if wanted and "z" not in (self.volumes[segmentation.volume].raw.axes or "z"):
+                    raise ValueError(f"segmentations.{name}.{kind} is for 3D volumes; leave it out for 2D images")
         if self.annotation_curve.segmentation is not None:
             _known(self.annotation_curve.segmentation, self.segmentations, "annotation_curve.segmentation")
         return self

@@ -48,6 +48,9 @@ class StitchingSettings(Section):
     """... if its mean is nearer than this."""
     min_voxels: CountOrZero = 0
     """Segments still under this size are dropped."""
+    fill_holes_voxels: CountOrZero = 0
+    """Background of at most so many voxels that a single segment encloses becomes part of it; 0 = holes stay. Between
+    none and some, clustering runs again, because it records the background as well."""
 
 
 class MeshSettings(Section):
@@ -58,6 +61,23 @@ class MeshSettings(Section):
     object is still about 8 voxels thick."""
     min_voxels: CountOrZero = 0
     """Objects under this size, in voxels of full resolution, get no mesh."""
+
+
+class SkeletonSettings(Section):
+    """Centre lines of the objects, for neuroglancer."""
+
+    level: CountOrZero | None = None
+    """Level of the segmentation's pyramid that is used, 0 = full resolution; null = the coarsest at which the median
+    object is still about 8 voxels thick."""
+    min_voxels: CountOrZero = 0
+    """Objects under this size, in voxels of full resolution, get no skeleton."""
+    max_box_voxels: Count = 2**25
+    """Each object is looked at whole; one whose box holds more voxels of the level gets no skeleton. A worker takes 2
+    bytes of memory for each, and 50 more for those of the object."""
+    branch_radii: Positive = 1.5
+    """What lies within so many radii of a line gets no branch of its own; larger = fewer branches."""
+    branch_voxels: CountOrZero = 4
+    """... and so many voxels more."""
 
 
 # All of METHODS but `consistency`, which needs what the workflow does not provide: embeddings of both networks.
@@ -99,3 +119,5 @@ class SegmentationSettings(Segmenting):
     """The network that predicts: g = the moving average, f = the one that gradients train."""
     meshes: MeshSettings | None = None
     """Meshes of all objects; null = none, {} = with what suits the objects. Only for 3D volumes."""
+    skeletons: SkeletonSettings | None = None
+    """Skeletons of all objects; null = none, {} = with what suits the objects. Only for 3D volumes."""

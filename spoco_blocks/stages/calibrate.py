@@ -21,7 +21,7 @@ from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.grid import Block, BlockGrid, Box
 from spoco_blocks.kernels.merged_modes import merge_modes
-from spoco_blocks.settings.jobs import ClusterJob, digest
+from spoco_blocks.settings.jobs import CalibrateJob, digest
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import PredictedOutput
 from spoco_blocks.stages.plan import Plan
@@ -92,7 +92,7 @@ class SeekModes:
         return output.memory_bytes(block.outer) + block.outer.size * (4 * output.channels + 40)
 
 
-def run_calibrate(job: ClusterJob, layout: Layout, execution: Execution) -> Manifest:
+def run_calibrate(job: CalibrateJob, layout: Layout, execution: Execution) -> Manifest:
     """Decide gradient threshold and modes of a volume; nothing for methods that need neither."""
     results = layout.segmentation(job.segmentation)
     planned = Manifest.read(results.manifest("plan"))

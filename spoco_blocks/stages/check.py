@@ -12,7 +12,7 @@ from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import CheckJob, LabelsJob
 from spoco_blocks.stages.block_shapes import pyramid_factors
 from spoco_blocks.stages.mask import open_mask
-from spoco_blocks.stages.mesh_level import check_meshable
+from spoco_blocks.stages.precomputed import check_level, check_library
 from spoco_blocks.stages.sources import check_volume, chosen_part, open_like
 from spoco_blocks.volumes import Volume
 
@@ -47,7 +47,7 @@ def check_sources(job: CheckJob) -> dict[str, Volume]:
             check_trainable(model, wanted, {name: opened[name] for name in volumes})
             for name in job.segmented[model]:
                 check_alike(model, wanted, volumes[0], opened[volumes[0]], name, opened[name])
-    check_meshes(job, opened)
+    check_shapes(job, opened)
     return opened
 
 
@@ -112,16 +112,19 @@ def _unlike(
     )
 
 
-def check_meshes(job: CheckJob, opened: Mapping[str, Volume]) -> None:
-    """Check that the segmentations that are to have meshes can have them; `opened` is the raw data of all volumes.
+def check_shapes(job: CheckJob, opened: Mapping[str, Volume]) -> None:
+    """Check that segmentations can have the meshes and skeletons they are to have; `opened` is all volumes' raw data.
 
     Raises
     ------
     VolumeError
         When one is of 2D images, or its pyramid will not have the level.
     """
-    for name, (volume, meshes) in job.meshes.items():
+    wanted = [(name, "meshes", volume, section.level) for name, (volume, section) in job.meshes.items()]
+    wanted += [(name, "skeletons", volume, section.level) for name, (volume, section) in job.skeletons.items()]
+    for name, kind, volume, level in wanted:
         meta, (_, planar) = opened[volume].meta, _kind(opened[volume])
         assert meta.voxel_size_nm is not None
         levels = 1 + len(pyramid_factors(meta.shape, meta.voxel_size_nm, planar))
-        check_meshable(name, meshes.level, levels, planar=planar)
+        check_level(name, kind, level, levels, planar=planar)
+        check_library(kind)

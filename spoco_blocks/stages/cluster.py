@@ -19,6 +19,7 @@ from spoco_blocks.errors import CheckpointError, GridError
 from spoco_blocks.grid import Block
 from spoco_blocks.kernels.confidence import distance_sums
 from spoco_blocks.kernels.faces import face_contacts
+from spoco_blocks.kernels.gaps import number_gaps
 from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.kernels.regions import contacts, region_statistics
 from spoco_blocks.kernels.shape import contacts_by_axis, open_faces, second_moments
@@ -54,6 +55,7 @@ class ClusterBlock:
     method: Method
     source: Embedded
     fragments: Source
+    gaps: bool
 
     def __call__(self, block: Block) -> Tables:
         """Cluster one block."""
@@ -73,8 +75,12 @@ class ClusterBlock:
         found, coreless = self.find(embeddings, foreground, context)
         labels, inner, kept = keep_inner(found, block)
         open_source(self.fragments).write(block.inner, inner)
-        tables = measure(labels, inner, embeddings, output.foreground, block, self.source)
-        return tables | {"coreless": coreless[kept], "intensities": intensities(inner, plan.predicted, block)}
+        tables: dict[str, NDArray[Any]] = {"coreless": coreless[kept]}
+        if self.gaps:
+            inner = number_gaps(inner, planar=plan.planar)
+            tables["unsought"] = unsought(inner, output.foreground[block.inner_local.slices])
+        tables |= measure(labels, inner, embeddings, output.foreground, block, self.source)
+        return tables | {"intensities": intensities(inner, plan.predicted, block)}
 
     def find(
         self, embeddings: NDArray[np.float32], foreground: NDArray[np.bool_], context: Context
@@ -115,6 +121,13 @@ def keep_inner(
     return kept, np.ascontiguousarray(kept[block.inner_local.slices]), np.flatnonzero(present)
 
 
+def unsought(pieces: NDArray[np.uint32], foreground: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tell which pieces hold voxels in which nothing was looked for: (k,) bool."""
+    found = np.zeros(int(pieces.max(initial=0)) + 1, np.bool_)
+    found[pieces[foreground == 0]] = True
+    return found[1:]
+
+
 def intensities(inner: NDArray[np.uint32], network: PredictedOutput, block: Block) -> NDArray[np.float64]:
     """Sum up the raw data of each fragment, for each of its channels: (k, channels)."""
     volume = open_source(network.raw)
@@ -141,9 +154,10 @@ def measure(
     into a block would have a poor mean of its own. All else counts the inner box only, so that it adds up over blocks.
     `moments` are second moments from the inner box's start, `open_faces` the faces at which a fragment ends inside of
     it, `axis_contacts` those at which another begins (see `kernels.shape`), `certainty` sums of foreground probability.
+    Where `inner` numbers gaps behind the fragments, what counts the inner box knows of them as well.
     """
+    weights, sums, *_ = region_statistics(labels, embeddings, int(labels.max(initial=0)))
     count = int(inner.max(initial=0))
-    weights, sums, *_ = region_statistics(labels, embeddings, count)
     probability = foreground[block.inner_local.slices].astype(np.float32)[None] / np.float32(255)
     voxels, certainty, start, stop, positions = region_statistics(inner, probability, count)
     local = sums / np.maximum(weights, 1)[:, None]
@@ -224,7 +238,7 @@ def check_halo(plan: Plan, method: Method) -> None:
 
 
 def cluster_task(
-    plan: Plan, results: SegmentationResults, identity: str, method: Method, threshold: float | None
+    plan: Plan, results: SegmentationResults, identity: str, method: Method, threshold: float | None, *, gaps: bool
 ) -> ClusterBlock:
     """Make the task of a block.
 
@@ -242,6 +256,7 @@ def cluster_task(
         method=method,
         source=plan.embedded(results, threshold, affinities=needs_affinities),
         fragments=Source(uri=results.fragments),
+        gaps=gaps,
     )
 
 
@@ -253,7 +268,7 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
     watch = Stopwatch("cluster", digest("cluster", VERSION, job.model_dump(mode="json"), inputs), inputs)
     method, threshold = plan.method(job.clustering), plan.threshold(job.foreground_threshold)
     check_halo(plan, method)
-    task = cluster_task(plan, results, watch.identity, method, threshold)
+    task = cluster_task(plan, results, watch.identity, method, threshold, gaps=job.gaps)
     blocks = Blocks(plan.cluster_grid, results.ledger("cluster"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)
     result = {
@@ -262,6 +277,7 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
         "kind": method.kind,
         "foreground_threshold": threshold,
         "fragments_are_final": not method.fragments,
+        "gaps": job.gaps,
         **summary.__dict__,
     }
     return watch.finish(results.manifest("cluster", shard), result)

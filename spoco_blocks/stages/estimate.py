@@ -81,7 +81,7 @@ def estimate(plan: Plan, job: EstimateJob, results: SegmentationResults) -> tupl
     """Predict and cluster samples, and go from them to the whole volume."""
     method = plan.method(job.clustering)
     costs = measure_costs(plan, method, job.foreground_threshold)
-    task = cluster_task(plan, results, "", method, job.foreground_threshold)
+    task = cluster_task(plan, results, "", method, job.foreground_threshold, gaps=False)
     whole = _Whole(plan, costs, task, job.shards)
     stages = [] if plan.stream else [whole.embed(plan.output(results, affinities=True))]
     stages += [whole.calibrate()] if isinstance(method, Modes) else []

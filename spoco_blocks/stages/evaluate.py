@@ -22,6 +22,7 @@ from spoco_blocks.engine.manifest import Manifest, Stopwatch, write_atomically
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.grid import Block, BlockGrid, Box
 from spoco_blocks.kernels.contingency import contingency, merge_tables
+from spoco_blocks.kernels.gaps import number_gaps
 from spoco_blocks.kernels.scores import scores
 from spoco_blocks.settings.jobs import EvaluateJob, digest
 from spoco_blocks.settings.sections import Source, TruthSettings
@@ -38,23 +39,43 @@ Table = tuple[NDArray[np.uint64], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class CompareBlock:
-    """Count how truth and segments overlap in one block."""
+    """Count how truth and segments overlap in one block.
+
+    Attributes
+    ----------
+    truth, segments : Source
+        What is compared.
+    region : Box
+        Where.
+    ignore : Source or None
+        Mask of voxels that are not counted.
+    gaps, planar : bool
+        Whether to number the gaps between segments as stage `cluster` does; whether z counts images.
+    """
 
     truth: Source
     segments: Source
     region: Box
     ignore: Source | None = None
+    gaps: bool = False
+    planar: bool = False
 
     def __call__(self, block: Block) -> Tables:
         """Compare one block."""
         part = block.inner.intersection(self.region)
         truth = read_instances(open_source(self.truth), part)
-        segments = open_source(self.segments).read(part)
+        segments = self._segments(block, part)
         if self.ignore is not None:
             counted = open_source(self.ignore).read(part) == 0
             truth, segments = truth * counted, segments * counted
         pairs, counts = contingency(truth, segments)
         return {"pairs": pairs, "counts": counts}
+
+    def _segments(self, block: Block, part: Box) -> NDArray[Any]:
+        if not self.gaps:
+            return open_source(self.segments).read(part)
+        pieces = number_gaps(open_source(self.segments).read(block.inner), planar=self.planar)
+        return pieces[part.relative_to(block.inner.start).slices]
 
     def memory_bytes(self, block: Block) -> int:
         """Truth, segments and mask."""
@@ -115,9 +136,16 @@ class Compared:
 
 
 def compare(
-    settings: TruthSettings, store: str, plan: Plan, folder: Path, identity: str, execution: Execution
+    settings: TruthSettings,
+    store: str,
+    plan: Plan,
+    folder: Path,
+    identity: str,
+    execution: Execution,
+    *,
+    gaps: bool = False,
 ) -> Compared:
-    """Count in blocks how the truth and what a store holds overlap."""
+    """Count in blocks how the truth and what a store holds overlap, if wanted with the gaps between fragments."""
     stored = Source(uri=store)
     images = plan.planar and plan.shape[0] > 1
     truth = _with_axes(id_source(settings), images)
@@ -128,7 +156,7 @@ def compare(
     grid = BlockGrid(plan.shape, plan.block_shape)
     numbers = tuple(n for n in grid.touching(region) if chosen is None or grid.block(n).inner.start[0] in chosen)
     blocks = Blocks(grid, folder, identity, only=numbers)
-    run(CompareBlock(truth, stored, region, ignore), blocks, execution)
+    run(CompareBlock(truth, stored, region, ignore, gaps, plan.planar), blocks, execution)
     records = Records(blocks.folder, blocks.record_identity, 0)
     tables = [(record["pairs"], record["counts"]) for record in map(records.of, numbers)]
     of_image = tuple(grid.block(n).inner.start[0] for n in numbers) if images else None

@@ -7,7 +7,6 @@ background, so that surfaces are closed there.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,17 +18,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spoco_blocks.engine.executors import Execution
-from spoco_blocks.engine.layout import Layout, SegmentationResults
+from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.ledger import Records, Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.grid import Block, BlockGrid, Box, Triple, triple
 from spoco_blocks.kernels.surface import object_boxes, surface
 from spoco_blocks.settings.base import LengthsNm
-from spoco_blocks.settings.jobs import MeshJob, digest
+from spoco_blocks.settings.jobs import digest
 from spoco_blocks.settings.sections import Source
-from spoco_blocks.stages.mesh_level import check_meshable, choose_level, level_factors
+from spoco_blocks.settings.shape_jobs import MeshJob
 from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.precomputed import check_level, choose_level, forget_others, level_factors, position_nm
 from spoco_blocks.stages.sources import open_source
 from spoco_blocks.volumes.precomputed_meshes import fragment_name, write_fragment, write_manifests
 
@@ -80,7 +80,8 @@ class MeshBlock:
         """Mesh one block, and give the ids of the objects that have a surface in it."""
         written, triangles = [], 0
         for number, vertices, faces in self._surfaces(block.inner):
-            write_fragment(self.folder / fragment_name(block.index, number), self.position_nm(vertices), faces)
+            positions = position_nm(vertices / 2, self.voxel_size_nm, self.factor)
+            write_fragment(self.folder / fragment_name(block.index, number), positions, faces)
             written.append(number)
             triangles += len(faces)
         return {"ids": np.array(written, np.uint32), "triangles": np.array(triangles)}
@@ -108,13 +109,6 @@ class MeshBlock:
         labels = volume.read(wanted.intersection(whole))
         return np.pad(labels, np.stack([before, after], axis=1).astype(int)), np.array(inner.start) - before
 
-    def position_nm(self, half_voxels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Give x, y, z in nm from the centre of the volume's first voxel, as OME-Zarr and neuroglancer count."""
-        size, factor = np.array(self.voxel_size_nm), np.array(self.factor)
-        # A coarse voxel's centre is that of the window that it stands for.
-        found = half_voxels * (size * factor / 2) + size * (factor - 1) / 2
-        return np.ascontiguousarray(found[:, ::-1], dtype=np.float32)
-
     def memory_bytes(self, block: Block) -> int:
         """Labels, and the mesh of one object at a time."""
         return block.inner.size * MESH_BYTES
@@ -131,7 +125,7 @@ def run_mesh(job: MeshJob, layout: Layout, execution: Execution) -> Manifest:
     results = layout.segmentation(job.segmentation)
     plan = Plan.read(Manifest.read(results.manifest("plan")))
     settings = job.meshes
-    check_meshable(job.segmentation, settings.level, plan.levels, planar=plan.planar)
+    check_level(job.segmentation, "meshes", settings.level, plan.levels, planar=plan.planar)
     inputs = {"pyramid": Manifest.read(results.manifest("pyramid")).digest}
     watch = Stopwatch("mesh", digest("mesh", VERSION, job.model_dump(mode="json"), inputs), inputs)
     objects = pq.read_table(results.objects, columns=["id", "voxels", "volume_um3", "surface_um2"])
@@ -141,7 +135,7 @@ def run_mesh(job: MeshJob, layout: Layout, execution: Execution) -> Manifest:
     meta = open_source(segments).meta
     grid = BlockGrid(meta.shape, triple(min(s, e) for s, e in zip(meta.shard_shape, meta.shape, strict=True)))
     blocks = Blocks(grid, results.ledger("mesh"), watch.identity)
-    _forget_others(results, blocks)
+    forget_others(results.meshes, blocks)
     factor = level_factors(plan)[level]
     task = MeshBlock(
         segments, factor, plan.voxel_size_nm, results.objects, watch.identity, settings.min_voxels, results.meshes
@@ -151,15 +145,6 @@ def run_mesh(job: MeshJob, layout: Layout, execution: Execution) -> Manifest:
     found = _write_manifests(records, objects["id"].to_numpy(), results.meshes)
     result = {"job": job.model_dump(mode="json"), "records": blocks.record_identity, "level": level, **found}
     return watch.finish(results.manifest("mesh"), result | summary.__dict__)
-
-
-def _forget_others(results: SegmentationResults, blocks: Blocks) -> None:
-    """Remove meshes of another segmentation or other settings, and records of meshes that are gone."""
-    if not results.meshes.exists():
-        shutil.rmtree(blocks.folder, ignore_errors=True)
-    elif not Records(blocks.folder, blocks.record_identity, 0).finished:
-        shutil.rmtree(results.meshes)
-    results.meshes.mkdir(parents=True, exist_ok=True)
 
 
 def _write_manifests(records: Records, wanted: NDArray[Any], folder: Path) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from phantoms import store
+from pipeline import punch_holes
 from segmenting import Segmenting, kill, workers_of
 
 from spoco_blocks.engine.ledger import Records
@@ -71,6 +73,25 @@ def test_a_coordinator_killed_twice_in_a_row_loses_only_blocks_in_flight(segment
     manifest = Manifest.read(run.results.manifest(stage, 0)).result
     assert manifest["reused"] >= kept
     assert run.digests() == undisturbed
+
+
+@pytest.mark.parametrize("stage", ["cluster", "relabel"])
+def test_holes_are_filled_alike_after_a_kill(segmenting, trained, stage):
+    tree = copy.deepcopy(trained.tree)
+    tree["segmentations"]["balls"]["stitching"]["fill_holes_voxels"] = 50
+    digests = []
+    for name in ("killed", "not"):
+        run = segmenting(f"holes-{stage}-{name}", segmentations=tree["segmentations"])
+        run.run_before("calibrate")
+        punch_holes(run.results)
+        run.run_before(stage)
+        if name == "killed":
+            kill(run.start(stage))
+            assert 0 < run.done(stage) < BLOCKS
+        run.run_from(stage)
+        assert Manifest.read(run.results.manifest("stitch")).result["holes"] > 5
+        digests.append(run.digests())
+    assert digests[0] == digests[1]
 
 
 def test_a_torn_record_is_computed_again(segmenting, undisturbed):

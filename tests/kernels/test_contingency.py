@@ -63,6 +63,13 @@ def test_the_hash_table_grows():
     assert as_counter(*contingency(truth, segments)) == counted(truth, segments)
 
 
+def test_runs_longer_than_what_is_read_at_once():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 20).astype(np.uint32).repeat(rng.integers(1, 9_000, 20))
+    segments = rng.integers(0, 3, truth.size // 7_000 + 1).astype(np.uint64).repeat(7_000)[: truth.size]
+    assert as_counter(*contingency(truth, segments)) == counted(truth, segments)
+
+
 def test_reads_views_and_other_integers():
     truth = np.arange(24, dtype=np.int64).reshape(2, 3, 4)[:, ::2, ::-1]
     segments = np.ones_like(truth, dtype=np.uint8)

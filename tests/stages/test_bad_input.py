@@ -14,7 +14,7 @@ from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.errors import BlockError, CheckpointError, LabelsError, LedgerError, VolumeError, VolumeNotFoundError
 from spoco_blocks.settings import jobs, parse_settings
-from spoco_blocks.stages.check import check_meshes, check_sources
+from spoco_blocks.stages.check import check_shapes, check_sources
 from spoco_blocks.stages.labels import run_labels
 from spoco_blocks.stages.plan.run import run_plan
 from spoco_blocks.stages.train import run_train
@@ -164,16 +164,17 @@ def test_a_model_for_voxel_sizes_too_far_apart(tree):
         check_sources(jobs.check_job(parse_settings(tree)))
 
 
-def test_meshes_of_images_and_of_levels_that_will_not_be_there(tree, tmp_path):
-    tree["segmentations"]["balls"]["meshes"] = {"level": 1}
-    with pytest.raises(VolumeError, match=r"balls\.meshes\.level is 1, .*levels 0 to 0"):
+@pytest.mark.parametrize("kind", ["meshes", "skeletons"])
+def test_shapes_of_images_and_of_levels_that_will_not_be_there(tree, tmp_path, kind):
+    tree["segmentations"]["balls"][kind] = {"level": 1}
+    with pytest.raises(VolumeError, match=rf"balls\.{kind}\.level is 1, .*levels 0 to 0"):
         check_sources(jobs.check_job(parse_settings(tree)))
     image = open_volume(store(tmp_path / "image.zarr", balls()[0][:1]))
-    tree["segmentations"]["balls"]["meshes"] = {}
+    tree["segmentations"]["balls"][kind] = {}
     job = jobs.check_job(parse_settings(tree))
     opened = check_sources(job)
-    with pytest.raises(VolumeError, match=r"balls\.meshes: .* 2D images"):
-        check_meshes(job, opened | {"balls": image})
+    with pytest.raises(VolumeError, match=rf"balls\.{kind}: .* 2D images"):
+        check_shapes(job, opened | {"balls": image})
 
 
 def test_further_labels_and_dense_regions_must_fit(tree, tmp_path):

@@ -15,7 +15,6 @@ from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import GridError
 from spoco_blocks.grid import Box
-from spoco_blocks.kernels.downsample import downsample_mode
 from spoco_blocks.learn.checkpoint import load_checkpoint
 from spoco_blocks.learn.intensity import Normalisation
 from spoco_blocks.learn.predict import predict
@@ -24,8 +23,8 @@ from spoco_blocks.volumes import open_volume
 SHAPE = (40, 48, 64)
 
 
-def whole(path, level=0):
-    volume = open_volume(path, level=level)
+def whole(path):
+    volume = open_volume(path)
     return volume.read(Box.of_shape(volume.meta.shape))
 
 
@@ -74,14 +73,6 @@ def test_f_predicts_where_it_is_asked_to(trained, first):
     expected = predict(network, normalised).embeddings
     np.testing.assert_allclose(whole(other.embeddings), expected.astype(np.float16), rtol=2e-3, atol=2e-3)
     assert np.abs(whole(other.embeddings) - whole(first.embeddings)).max() > 0.01
-
-
-def test_pyramid_holds_the_most_frequent_labels(first):
-    plan = Manifest.read(first.manifest("plan")).result["plan"]
-    assert plan["levels"] == len(plan["factors"]) + 1
-    for level, factor in enumerate(plan["factors"], 1):
-        expected = downsample_mode(whole(first.segments, level - 1), tuple(factor))
-        np.testing.assert_array_equal(whole(first.segments, level), expected)
 
 
 @pytest.mark.parametrize("blocks", [[40, 48, 64], [12, 16, 20]])

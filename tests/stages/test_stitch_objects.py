@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pipeline import punch_holes
 from scipy import ndimage
 
 from spoco_blocks.engine.ledger import Records
@@ -21,13 +22,15 @@ def whole(path):
     return volume.read(Box.of_shape(volume.meta.shape))
 
 
-@pytest.fixture(scope="module")
-def measured(trained):
-    return trained.segment(
-        "measured", foreground_threshold=0.2,
+@pytest.fixture(scope="module", params=[0, 30], ids=["holes stay", "holes are filled"])
+def measured(trained, request):
+    results = trained.segment(
+        f"measured-{request.param}", edit=punch_holes if request.param else None, foreground_threshold=0.2,
         blocks={"shape_voxels": [16, 16, 16], "halo_voxels": 2}, clustering={"kind": "modes"},
-        stitching={"merge_distance": 0.3, "small_voxels": 0, "min_voxels": 5},
+        stitching={"merge_distance": 0.3, "small_voxels": 0, "min_voxels": 5, "fill_holes_voxels": request.param},
     )  # fmt: skip
+    assert (Manifest.read(results.manifest("stitch")).result["hole_voxels"] > 0) == (request.param > 0)
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,8 @@ def test_objects_are_as_counted_voxel_by_voxel(measured, volumes):
         assert found["certainty"][row] == pytest.approx(foreground[inside].mean() / 255, abs=1e-6)
         assert found["mean_intensity"][row] == pytest.approx(raw[inside].mean(), rel=1e-6)
         assert found["blocks"][row] == len(np.unique(block_of[inside]))
-        assert found["fragments"][row] == len(np.unique(np.c_[block_of[inside], fragments[inside]], axis=0))
+        pieces = inside & (fragments > 0)
+        assert found["fragments"][row] == len(np.unique(np.c_[block_of[pieces], fragments[pieces]], axis=0))
         assert (found["spread"][row] > 0) == (found["fragments"][row] > 1)
         split += found["fragments"][row] > 1
     assert split > 5

@@ -97,13 +97,14 @@ def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
     embedded = Manifest.read(results / "embed/shard-0.json").result
     assert (embedded["computed"], embedded["reused"]) == (0, 8)
 
-    configured["segmentations"]["balls"]["meshes"] = {"min_voxels": 100}
+    configured["segmentations"]["balls"] |= {"meshes": {"min_voxels": 100}, "skeletons": {"min_voxels": 100}}
     config = write_configuration(tmp_path, configured)
-    assert rules_to_run(snakemake(config, "--dry-run").stdout) == {"mesh"}
+    assert rules_to_run(snakemake(config, "--dry-run").stdout) == {"mesh", "skeleton"}
     snakemake(config)
     large = [n for n, voxels in zip(objects["id"], objects["voxels"], strict=True) if voxels >= 100]
     assert ids_in(results / "meshes") == large
     assert all(is_watertight(corners(results / "meshes", number)) for number in large)
+    assert {path.name for path in (results / "skeletons").iterdir()} == {"info", *map(str, large)}
 
 
 def test_kill_in_the_middle_loses_only_the_block_in_flight(snakemake, trained, tmp_path, program_environment):

@@ -84,12 +84,13 @@ def shards_of(stage):
     return [f"{SEGMENTATION}/{stage}/shard-{shard}.json" for shard in range(SHARDS)]
 
 
-def meshes():
-    """Manifests of all meshes that are asked for."""
+def shapes():
+    """Manifests of all meshes and skeletons that are asked for."""
     return [
-        f"{RESULTS}/segmentations/{name}/mesh.json"
+        f"{RESULTS}/segmentations/{name}/{stage}.json"
         for name, section in CONFIGURED.segmentations.items()
-        if section.meshes is not None
+        for stage, wanted in (("mesh", section.meshes), ("skeleton", section.skeletons))
+        if wanted is not None
     ]
 
 

@@ -201,3 +201,27 @@ rule mesh:
     shell:
         "spoco-blocks mesh {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
         " --executor {resources.executor} --scheduler={resources.scheduler:q} 2>> {log}"
+
+
+# Only for segmentations that ask for it.
+rule skeleton:
+    input:
+        f"{SEGMENTATION}/pyramid.json",
+    output:
+        f"{SEGMENTATION}/skeleton.json",
+    log:
+        "logs/{segmentation}/skeleton.log",
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        executor=EXECUTOR,
+        scheduler=SCHEDULER,
+        mem_mb=more_each_time(4000),
+        runtime=720,
+    params:
+        results=results_folder,
+        job=stage_job("skeleton"),
+    shell:
+        "spoco-blocks skeleton {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
+        " --executor {resources.executor} --scheduler={resources.scheduler:q} 2>> {log}"

@@ -22,7 +22,7 @@ VOXEL = 1 / 12
 
 
 class Sums:
-    """What adds up over the fragments of a segment; entry 0 stands for the background.
+    """What adds up over the pieces of a segment; entry 0 stands for the background.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ class Sums:
         self.embedding = np.zeros((count + 1, channels))
 
     def add(self, record: Tables, lookup: NDArray[Any], start: tuple[int, int, int]) -> None:
-        """Add the fragments of a block, whose inner box starts at `start`; `lookup` gives their segments."""
+        """Add the pieces of a block, whose inner box starts at `start`; `lookup` gives their segments."""
         segments, place = np.unique(lookup, return_inverse=True)
         np.add.at(self.voxels, lookup, record["voxels"])
-        np.add.at(self.fragments, lookup, 1)
+        np.add.at(self.fragments, lookup[: len(record["weights"])], 1)
         self.blocks[segments] += 1
         np.minimum.at(self.start, lookup, record["start"])
         np.maximum.at(self.stop, lookup, record["stop"])
@@ -87,10 +87,11 @@ class Sums:
         if self.intensity is None:
             self.intensity = np.zeros((len(self.voxels), record["intensities"].shape[1]))
         np.add.at(self.intensity, lookup, record["intensities"])
-        np.add.at(self.coreless, lookup, record["coreless"])
+        np.add.at(self.coreless, lookup[: len(record["weights"])], record["coreless"])
 
     def _add_embedding(self, record: Tables, lookup: NDArray[Any]) -> None:
         weights = np.maximum(record["weights"], 1)
+        lookup = lookup[: len(weights)]  # the embeddings of gaps are not known
         np.add.at(self.weight, lookup, record["weights"])
         np.add.at(self.embedding, lookup, record["sums"])
         np.add.at(self.distance, lookup, record["distances"])
@@ -122,7 +123,7 @@ def _summed(place: NDArray[Any], values: NDArray[np.int64], count: int) -> NDArr
 def object_table(
     records: Records, lookup: NDArray[Any], offsets: NDArray[np.int64], plan: Plan, seams: SeamCounts
 ) -> pa.Table:
-    """Sum the fragments of each segment into one row.
+    """Sum the pieces of each segment into one row: its fragments, and gaps that were filled.
 
     Notes
     -----

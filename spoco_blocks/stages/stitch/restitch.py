@@ -23,7 +23,7 @@ from spoco_blocks.settings.reading import explain
 from spoco_blocks.settings.sections import TruthSettings
 from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.evaluate import Compared, compare
-from spoco_blocks.stages.stitch.decision import decide, number_segments
+from spoco_blocks.stages.stitch.holes import load_pieces
 from spoco_blocks.stages.stitch.run import Clustered, write_decision
 from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, rates
 
@@ -82,16 +82,16 @@ def restitch(layout: Layout, segmentation: str, sweep: Sweep, execution: Executi
     compared = compare_fragments(clustered, execution) if sweep.score else None
     fragments, edges = clustered.load()
     plan = clustered.plan
-    planes = load_planes(clustered.records, plan.cluster_grid, fragments.offsets, planar=plan.planar)
+    pieces = load_pieces(clustered.records, fragments, gaps=clustered.gaps)
+    planes = load_planes(clustered.records, plan.cluster_grid, pieces.offsets, planar=plan.planar)
     rows: list[dict[str, float | None]] = []
     for threshold, settings in choices:
-        roots = decide(fragments, edges, settings, final=clustered.final, folder=clustered.tables)
-        lookup = number_segments(roots, fragments.voxels, settings.min_voxels)
+        lookup = clustered.lookup(fragments, edges, pieces, settings).lookup
         at_seams, inside = rates(planes, count_cuts(planes, lookup))
         cut = {"cut_at_seams": at_seams, "cut_inside": inside}
-        rows.append({"threshold": threshold, **sizes(lookup, fragments.voxels), **cut})
+        rows.append({"threshold": threshold, **sizes(lookup, pieces.voxels), **cut})
         if compared is not None:
-            rows[-1] |= scores_of(compared, lookup, fragments.offsets)
+            rows[-1] |= scores_of(compared, lookup, pieces.offsets)
     write_atomically(clustered.results.curve, as_csv(rows))
     if sweep.write:
         job = StitchJob(segmentation=segmentation, stitching=choices[0][1])
@@ -106,9 +106,11 @@ def chosen_settings(clustered: Clustered, sweep: Sweep) -> list[tuple[float, Sti
     thresholds = sweep.thresholds or (OVERLAPS if clustered.final else MERGE_DISTANCES)
     last = last_settings(clustered.results).model_dump() | dict(sweep.changed or {})
     try:
-        return [(value, StitchingSettings.model_validate(last | {swept: value})) for value in thresholds]
+        found = [(value, StitchingSettings.model_validate(last | {swept: value})) for value in thresholds]
     except ValidationError as error:
         raise SettingsError(explain(error, StitchingSettings)) from None
+    clustered.check(found[0][1])
+    return found
 
 
 def last_settings(results: SegmentationResults) -> StitchingSettings:
@@ -131,7 +133,7 @@ def sizes(lookup: NDArray[Any], voxels: NDArray[np.int64]) -> dict[str, float]:
 
 
 def compare_fragments(clustered: Clustered, execution: Execution) -> Compared:
-    """Count how truth and fragments overlap, once; every decision is scored by these tables.
+    """Count how truth and pieces overlap, once; every decision is scored by these tables.
 
     Raises
     ------
@@ -149,12 +151,12 @@ def compare_fragments(clustered: Clustered, execution: Execution) -> Compared:
     settings = TruthSettings.model_validate(truth)
     ignore = None if settings.ignore is None else settings.ignore.uri
     identity = digest("restitch", VERSION, clustered.digest, truth, fingerprint(settings.uri, ignore))
-    folder = results.ledger("restitch")
-    return compare(settings, results.fragments, clustered.plan, folder, identity, execution)
+    folder, gaps = results.ledger("restitch"), clustered.gaps
+    return compare(settings, results.fragments, clustered.plan, folder, identity, execution, gaps=gaps)
 
 
 def scores_of(compared: Compared, lookup: NDArray[Any], offsets: NDArray[np.int64]) -> dict[str, float]:
-    """Score a decision: replace fragments by segments in the tables; means over images where they are independent."""
+    """Score a decision: replace pieces by segments in the tables; means over images where they are independent."""
     tables = []
     for block, (pairs, counts) in zip(compared.numbers, compared.tables, strict=True):
         local = pairs[:, 1].astype(np.int64)

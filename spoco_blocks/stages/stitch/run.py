@@ -12,15 +12,17 @@ import pyarrow.parquet as pq
 from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.ledger import Records
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
+from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings.jobs import StitchJob, digest
 from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.stitch.decision import decide, number_segments
+from spoco_blocks.stages.stitch.holes import Filled, Pieces, fill_holes, load_pieces, segments_of_pieces
 from spoco_blocks.stages.stitch.objects import object_table
 from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, report_seams
 from spoco_blocks.stages.stitch.tables import Edges, Fragments, load_edges, load_fragments, load_overlaps
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Clustered:
         Of all blocks.
     final : bool
         Whether fragments are final objects.
+    gaps : bool
+        Whether records know of the background between fragments.
     tables : Path
         Where the tables lie while a decision is made; of another result of clustering they lie elsewhere.
     """
@@ -48,6 +52,7 @@ class Clustered:
     digest: str
     records: Records
     final: bool
+    gaps: bool
     tables: Path
 
     @classmethod
@@ -64,7 +69,8 @@ class Clustered:
         found = Manifest.read(results.manifest("cluster", 0))
         records = Records(results.ledger("cluster"), found.result["records"], len(plan.cluster_grid))
         tables = results.ledger(stage) / f"tables-{found.digest}"
-        return cls(results, plan, found.digest, records, bool(found.result["fragments_are_final"]), tables)
+        final, gaps = bool(found.result["fragments_are_final"]), bool(found.result.get("gaps"))
+        return cls(results, plan, found.digest, records, final, gaps, tables)
 
     def load(self) -> tuple[Fragments, Edges]:
         """Join the tables of all blocks, in files."""
@@ -72,6 +78,31 @@ class Clustered:
         fragments, plan = load_fragments(self.records, self.tables), self.plan
         edges = load(self.records, plan.cluster_grid, fragments.offsets, planar=plan.planar, folder=self.tables)
         return fragments, edges
+
+    def lookup(self, fragments: Fragments, edges: Edges, pieces: Pieces, settings: StitchingSettings) -> Filled:
+        """Decide, number the segments, and fill their holes."""
+        roots = decide(fragments, edges, settings, final=self.final, folder=self.tables)
+        ids = number_segments(roots, fragments.voxels, settings.min_voxels)
+        if not self.gaps:
+            return Filled(ids)
+        found = segments_of_pieces(ids, fragments, pieces)
+        most = settings.fill_holes_voxels
+        return fill_holes(self.records, self.plan, pieces, found, most) if most else Filled(found)
+
+    def check(self, settings: StitchingSettings) -> None:
+        """Check that clustering recorded what a decision needs.
+
+        Raises
+        ------
+        SettingsError
+            When holes are to be filled that it did not look for.
+        """
+        if settings.fill_holes_voxels and not self.gaps:
+            raise SettingsError(
+                f"stitching.fill_holes_voxels is {settings.fill_holes_voxels}, but when {self.results.root.name} was "
+                "clustered it was 0, and the background was not recorded. Set it in the configuration and run "
+                "snakemake, which clusters again; from then on it can be changed without."
+            )
 
 
 def run_stitch(job: StitchJob, layout: Layout) -> Manifest:
@@ -87,19 +118,22 @@ def write_decision(job: StitchJob, clustered: Clustered, fragments: Fragments, e
     results, plan, inputs = clustered.results, clustered.plan, {"cluster": clustered.digest}
     watch = Stopwatch("stitch", digest("stitch", VERSION, job.model_dump(mode="json"), inputs), inputs)
     settings: StitchingSettings = job.stitching
-    planes = load_planes(clustered.records, plan.cluster_grid, fragments.offsets, planar=plan.planar)
-    roots = decide(fragments, edges, settings, final=clustered.final, folder=clustered.tables)
-    lookup = number_segments(roots, fragments.voxels, settings.min_voxels)
-    np.save(results.lookup, lookup)
-    np.save(results.offsets, fragments.offsets)
-    seams = count_cuts(planes, lookup)
-    table = object_table(clustered.records, lookup, fragments.offsets, plan, seams)
+    clustered.check(settings)
+    pieces = load_pieces(clustered.records, fragments, gaps=clustered.gaps)
+    planes = load_planes(clustered.records, plan.cluster_grid, pieces.offsets, planar=plan.planar)
+    decided = clustered.lookup(fragments, edges, pieces, settings)
+    np.save(results.lookup, decided.lookup)
+    np.save(results.offsets, pieces.offsets)
+    seams = count_cuts(planes, decided.lookup)
+    table = object_table(clustered.records, decided.lookup, pieces.offsets, plan, seams)
     pq.write_table(table, results.objects)
     result = {
         "job": job.model_dump(mode="json"),
-        "fragments": len(lookup) - 1,
+        "fragments": len(fragments.voxels) - 1,
         "edges": len(edges.pairs),
         "segments": table.num_rows,
+        "holes": decided.holes,
+        "hole_voxels": decided.voxels,
         "seams": report_seams(planes, seams, plan.cluster_grid),
     }
     return watch.finish(results.manifest("stitch"), result)

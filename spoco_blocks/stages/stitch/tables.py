@@ -109,13 +109,13 @@ def load_fragments(records: Records, folder: Path | None = None) -> Fragments:
     counts = [0]
     for record in records:
         for name in ("weights", "sums", "voxels"):
-            values = record[name]
+            values = record[name][: len(record["weights"])]
             if name not in columns:
                 path = None if folder is None else folder / name
                 columns[name] = Column(path, values.dtype, values.shape[1:])
                 columns[name].add(np.zeros((1, *values.shape[1:])))
             columns[name].add(values)
-        counts.append(len(record["voxels"]))
+        counts.append(len(record["weights"]))
     return Fragments(np.cumsum(counts), *(column.array() for column in columns.values()))
 
 
@@ -167,9 +167,15 @@ def following(grid: BlockGrid, block: int, *, planar: bool) -> Iterator[tuple[in
             yield axis, grid.index(after)
 
 
+def fragments_at(record: Tables, face: str) -> NDArray[np.uint32]:
+    """Give the fragments at a face of a block; gaps, which are numbered behind them, count as background."""
+    plane: NDArray[np.uint32] = record[face]
+    return np.where(plane <= len(record["weights"]), plane, np.uint32(0))
+
+
 def _facing(record: Tables, following: Tables, axis: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """Count the voxel faces between the fragments of two blocks."""
-    return face_contacts(record[f"{AXES[axis]}1"], following[f"{AXES[axis]}0"])
+    return face_contacts(fragments_at(record, f"{AXES[axis]}1"), fragments_at(following, f"{AXES[axis]}0"))
 
 
 def _overlapping(record: Tables, following: Tables, axis: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -179,7 +185,7 @@ def _overlapping(record: Tables, following: Tables, axis: int) -> tuple[NDArray[
     -----
     The share is that of the smaller of the two sections: an object may end at the border in one of the two views.
     """
-    ours, theirs = record[BEYOND[axis]], following[f"{AXES[axis]}0"]
+    ours, theirs = record[BEYOND[axis]], fragments_at(following, f"{AXES[axis]}0")
     pairs, counts = face_contacts(ours, theirs)
     sections = [np.bincount(plane.reshape(-1)) for plane in (ours, theirs)]
     smaller = np.minimum(sections[0][pairs[:, 0]], sections[1][pairs[:, 1]])
