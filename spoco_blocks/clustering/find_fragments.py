@@ -15,7 +15,7 @@ from spoco_blocks.kernels.borders import refine_borders
 from spoco_blocks.kernels.components import count_voxels, equal_components
 from spoco_blocks.kernels.coreless import gradients_at, label_places
 from spoco_blocks.kernels.cores import label_cores
-from spoco_blocks.kernels.growth import Growth, take_back
+from spoco_blocks.kernels.growth import Growth
 from spoco_blocks.kernels.lattice import Spread, spread_labels
 from spoco_blocks.kernels.lookup import apply_lookup, remove_border
 from spoco_blocks.kernels.mode_seeking import seek_modes
@@ -70,8 +70,9 @@ def find_fragments(
     means = _merge_pieces(settings, padded, growth.means, spread.counts, (z, y, x))
     refine_borders(padded, embeddings, means, settings.refinement_sweeps)
     # What has spread along the border of two objects meanwhile looks like a blend of them now.
-    if _regrow_blends(settings, padded, embeddings, foreground, means, first):
-        refine_borders(padded, embeddings, means, settings.refinement_sweeps // 2)
+    regrown = _regrow_blends(settings, padded, embeddings, foreground, means, first)
+    changed = np.concatenate([regrown, np.flatnonzero(padded >= first)])
+    refine_borders(padded, embeddings, means, settings.refinement_sweeps, changed=changed)
     present = count_voxels(padded, len(means)) > 0
     present[0] = True
     labels = remove_border(padded, (np.cumsum(present) - 1).astype(np.uint32))
@@ -154,15 +155,20 @@ def _regrow_blends(
     means: NDArray[np.floating[Any]],
     first: int,
     step: int = 1,
-) -> bool:
-    """Leave what is but a blend of others, of the labels from one on, to its neighbours, and tell whether any is."""
+) -> NDArray[np.int64]:
+    """Leave what is but a blend of others, of the labels from one on, to its neighbours; and where that was."""
     if not settings.blend_voxels or len(means) <= first:
-        return False
-    owners = blend_owners(padded, embeddings, foreground, means, -(-settings.blend_voxels // step), first)
+        return np.empty(0, np.int64)
+    labels = padded.reshape(-1)
+    places: NDArray[np.int64] = np.flatnonzero(labels >= first)
+    owners = blend_owners(padded, places, embeddings, foreground, means, -(-settings.blend_voxels // step))
     given_up = owners != np.arange(len(owners))
-    if given_up.any():
-        Growth(padded, embeddings, take_back(padded, given_up), means).grow(sum(padded.shape))
-    return bool(given_up.any())
+    places = places[given_up[labels[places]]]
+    labels[places] = 0
+    z, y, x = np.unravel_index(places, padded.shape)
+    sources = np.ravel_multi_index((z - 1, y - 1, x - 1), foreground.shape)
+    Growth(padded, embeddings, sources, means).grow(sum(padded.shape))
+    return places
 
 
 def _merge_pieces(

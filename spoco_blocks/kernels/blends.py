@@ -17,11 +17,11 @@ BESIDE = 0.29
 
 def blend_owners(
     padded: NDArray[np.uint32],
+    places: NDArray[np.int64],
     embeddings: NDArray[Any],
     foreground: NDArray[np.bool_],
     means: NDArray[np.floating[Any]],
     thickness: int,
-    first: int = 1,
 ) -> NDArray[np.uint32]:
     """Say which larger neighbour each fragment belongs to that is but a blend of it and something else.
 
@@ -29,6 +29,9 @@ def blend_owners(
     ----------
     padded : ndarray of uint32, shape (z + 2, y + 2, x + 2)
         0, or 1 to k, with a border of zeros.
+    places : ndarray of int64, shape (m,)
+        Flat indices, with the border, of all voxels of the labels that are judged: some label and all above it. Those
+        below are objects, and larger than all of these.
     embeddings : ndarray of float16 or float32, shape (c, z, y, x)
         The embedding of every voxel.
     foreground : ndarray of bool, shape (z, y, x)
@@ -38,8 +41,6 @@ def blend_owners(
     thickness : int
         Voxels over which objects blend. A blend has at most this many voxels per voxel face that it shares with its
         owner; what lies behind it is looked for this far away.
-    first : int
-        Labels from this one on are judged; those below are objects, and larger than all of these.
 
     Returns
     -------
@@ -49,16 +50,17 @@ def blend_owners(
     Notes
     -----
     The mean of a blend lies on the line from its owner's mean to that of another neighbour, or to the embedding of the
-    background behind it; that of a thin object lies beside both. O(m) time for m voxels that are judged, beside one
-    search for them; embeddings are read at the voxels of flat fragments alone. Memory: 16 bytes for each of them.
+    background behind it; that of a thin object lies beside both. O(m) time; embeddings are read at the voxels of flat
+    fragments alone. Memory: 8 bytes for each face between labels.
     """
     count = len(means) - 1
     owners = np.arange(count + 1, dtype=np.uint32)
     labels = padded.reshape(-1)
-    pairs, faces = contacts_from(padded, first)
-    if not len(pairs):
+    first = int(labels[places].min(initial=count + 1))
+    keys, faces = np.unique(_contacts(labels, places, padded.shape, first), return_counts=True)
+    if not len(keys):
         return owners
-    places = np.flatnonzero(labels >= first)
+    pairs = np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)
     voxels = np.bincount(labels[places], minlength=count + 1)
     voxels[:first] = padded.size
     small, large = _by_size(pairs, voxels)
@@ -106,34 +108,6 @@ def _on_a_line(mean: NDArray[Any], start: NDArray[Any], ends: NDArray[Any]) -> b
     place = along @ (mean - start) / lengths
     beside = (mean - start) - place[:, None] * along
     return bool((((beside**2).sum(1) < BESIDE**2 * lengths) & (place > 0) & (place < 1)).any())
-
-
-def contacts_from(padded: NDArray[np.uint32], first: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the voxel faces at which labels from one on touch others.
-
-    Parameters
-    ----------
-    padded : ndarray of uint32, shape (z + 2, y + 2, x + 2)
-        Labels with a border of zeros; label 0 touches nothing.
-    first : int
-        The first of these labels.
-
-    Returns
-    -------
-    pairs : ndarray of int64, shape (m, 2)
-        Every pair a < b of 6-neighbouring labels with b from `first` on, sorted.
-    counts : ndarray of int64, shape (m,)
-        Voxel faces between them.
-
-    Notes
-    -----
-    As `contacts`; O(m) time for m voxels of these labels, beside one search for them.
-    """
-    labels = padded.reshape(-1)
-    keys, counts = np.unique(
-        _contacts(labels, np.flatnonzero(labels >= first), padded.shape, first), return_counts=True
-    )
-    return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1), counts
 
 
 @njit(**JIT_EXACT)

@@ -100,40 +100,6 @@ class Growth:
 
 
 @njit(**JIT)
-def take_back(padded: NDArray[np.uint32], given_up: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Remove labels, so that others can grow there.
-
-    Parameters
-    ----------
-    padded : ndarray of uint32, shape (z + 2, y + 2, x + 2)
-        0, or 1 to k, with a border of zeros; changed in place.
-    given_up : ndarray of bool, shape (k + 1,)
-        The labels.
-
-    Returns
-    -------
-    ndarray of int64, shape (m,)
-        Flat indices, without the border, of the voxels that have no label any more, rising.
-    """
-    nz, ny, nx = padded.shape
-    found = np.empty(4096 + nx, np.int64)
-    count = 0
-    for z in range(1, nz - 1):
-        for y in range(1, ny - 1):
-            if count + nx > found.size:
-                wide = np.empty(2 * found.size, np.int64)
-                wide[:count] = found[:count]
-                found = wide
-            row, base = padded[z, y], ((z - 1) * (ny - 2) + y - 1) * (nx - 2) - 1
-            for x in range(1, nx - 1):
-                if given_up[row[x]]:
-                    row[x] = 0
-                    found[count] = base + x
-                    count += 1
-    return found[:count].copy()
-
-
-@njit(**JIT)
 def _collect(
     flat: NDArray[Any],
     sources: NDArray[Any],

@@ -48,3 +48,20 @@ def test_noise_half_way_between_two_objects_is_straightened():
         refine_borders(padded, embeddings, means, 4, evenness)
         wrong.append((padded[1:-1, 1:-1, 1:-1] != truth).sum())
     assert wrong[1] < 0.6 * wrong[0]
+
+
+def test_only_what_changed_is_looked_at_again():
+    rng = np.random.default_rng(0)
+    means = rng.normal(0, 1, (5, 2))
+    embeddings = rng.normal(0, 1, (2, 12, 13, 14)).astype(np.float32)
+    padded = np.pad(rng.integers(0, 5, (12, 13, 14)).astype(np.uint32), 1)
+    refine_borders(padded, embeddings, means, 50)
+    before = padded.copy()
+    refine_borders(padded, embeddings, means, 2, changed=np.empty(0, np.int64))
+    np.testing.assert_array_equal(padded, before)
+    changed = rng.choice(np.flatnonzero(before), 40, replace=False)
+    padded.reshape(-1)[changed] = rng.integers(1, 5, 40)
+    before[:] = padded
+    refine_borders(padded, embeddings, means, 4, changed=changed)
+    refine_borders(before, embeddings, means, 4)
+    np.testing.assert_array_equal(padded, before)

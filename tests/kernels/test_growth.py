@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from oracles import grown
 
-from spoco_blocks.kernels.growth import Growth, take_back
+from spoco_blocks.kernels.growth import Growth
 
 
 def unlabelled(labels, foreground):
@@ -52,11 +52,3 @@ def test_no_labels_and_no_foreground():
         growth.grow(3)
         assert not growth.padded.any()
         assert len(growth.unreached[0]) == foreground.sum()
-
-
-def test_labels_are_taken_back():
-    labels = np.random.default_rng(0).integers(0, 5, (40, 50, 60)).astype(np.uint32)
-    padded, given_up = np.pad(labels, 1), np.array([False, True, False, False, True])
-    places = take_back(padded, given_up)
-    np.testing.assert_array_equal(places, np.flatnonzero(np.isin(labels, [1, 4])))
-    np.testing.assert_array_equal(padded, np.pad(np.where(np.isin(labels, [1, 4]), 0, labels), 1))
