@@ -158,12 +158,15 @@ def separate_means(rng: np.random.Generator, count: int, channels: int, distance
 def _palette_means(
     rng: np.random.Generator, truth: NDArray[np.uint32], objects: int, channels: int, distance: float
 ) -> NDArray[np.float32]:
-    """Colour the objects with 2 c means so that those within `NEAR` voxels of each other differ by `distance`."""
+    """Colour the objects with 2 c means so that those within about `NEAR` voxels of each other differ by `distance`."""
     near: list[set[int]] = [set() for _ in range(objects + 1)]
-    for axis, step in product(range(3), range(1, NEAR + 1)):
-        moved = np.moveaxis(truth, axis, 0)
-        pairs = np.stack([moved[:-step].ravel(), moved[step:].ravel()], 1)
-        for a, b in np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0):
+    wide = np.pad(truth, NEAR)
+    for offset in product(range(-NEAR, NEAR + 1, 2), repeat=3):
+        if offset <= (0, 0, 0):
+            continue
+        moved = wide[tuple(slice(NEAR + o, NEAR + o + n) for o, n in zip(offset, truth.shape, strict=True))]
+        differ = (truth != moved) & (truth > 0) & (moved > 0)
+        for a, b in np.unique(np.stack([truth[differ], moved[differ]], 1), axis=0):
             near[a].add(int(b))
             near[b].add(int(a))
     palette = np.concatenate([np.eye(channels), -np.eye(channels)]) * distance / np.sqrt(2)
