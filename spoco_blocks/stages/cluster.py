@@ -28,6 +28,7 @@ from spoco_blocks.stages.calibrate import Calibration
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import Output, PredictedOutput
 from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.rehearsal import rehearsed_block, rehearsed_embeddings
 from spoco_blocks.stages.sources import open_source
 
 # Labels and work arrays of a voxel, with affinities and without: measured where all voxels are foreground.
@@ -70,11 +71,35 @@ class ClusterBlock:
         outer = block.outer
         cut = tuple((a > 0, b < end) for a, b, end in zip(outer.start, outer.stop, plan.shape, strict=True))
         context = replace(context, smallest_voxels=plan.smallest_voxels, cut=cut)
+        inner, tables = self.fragments_of(block, embeddings, foreground, output.foreground, context)
+        open_source(self.fragments).write(block.inner, inner)
+        return tables | {"intensities": intensities(inner, plan.predicted, block)}
+
+    def fragments_of(
+        self,
+        block: Block,
+        embeddings: NDArray[np.float32],
+        foreground: NDArray[np.bool_],
+        probability: NDArray[np.uint8],
+        context: Context,
+    ) -> tuple[NDArray[np.uint32], dict[str, NDArray[Any]]]:
+        """Label the outer box; give the labels of the inner one, and what is measured of them."""
         found, coreless = self.find(embeddings, foreground, context)
         labels, inner, kept = keep_inner(found, block)
-        open_source(self.fragments).write(block.inner, inner)
-        tables = measure(labels, inner, embeddings, output.foreground, block, self.source)
-        return tables | {"coreless": coreless[kept], "intensities": intensities(inner, plan.predicted, block)}
+        tables = measure(labels, inner, embeddings, probability, block, self.source)
+        return inner, tables | {"coreless": coreless[kept]}
+
+    def warm(self) -> None:
+        """Cluster something small."""
+        output, block = self.source.output, rehearsed_block()
+        embeddings, foreground = rehearsed_embeddings(output.channels)
+        # Low enough that only what does not change at all is a core.
+        context = Context(0.01, np.array([[0], [4]], np.float32).repeat(output.channels, axis=1))
+        if output.offsets:
+            offsets = np.concatenate([np.eye(3, dtype=np.int64), 3 * np.eye(3, dtype=np.int64)])
+            values = np.full((len(offsets), *foreground.shape), 200, np.uint8)
+            context = replace(context, affinities=Affinities(values, offsets, 3))
+        self.fragments_of(block, embeddings, foreground, foreground.astype(np.uint8), context)
 
     def find(
         self, embeddings: NDArray[np.float32], foreground: NDArray[np.bool_], context: Context
