@@ -156,6 +156,11 @@ class SegmentationResults:
         return self._array("embeddings")
 
     @property
+    def other_embeddings(self) -> str:
+        """The same of the other of f and g; where clustering asks whether both agree."""
+        return self._array("other_embeddings")
+
+    @property
     def foreground(self) -> str:
         """Array (z, y, x) uint8: foreground probability, 255 = 1."""
         return self._array("foreground")
@@ -281,12 +286,7 @@ class Layout:
         return replace(results, arrays=results.place.read_text().strip()) if results.place.exists() else results
 
     def ledger_folders(self) -> Iterator[tuple[str, str, Path]]:
-        """Give every folder that holds ledgers: whose it is, its stage, and where it lies.
-
-        Notes
-        -----
-        Looks into no store and no meshes, however many files they have.
-        """
+        """Give every folder that holds ledgers: whose it is, its stage, and where it lies; looks into no store."""
         for pattern in ("volumes/*", "models/*/pseudo/*", "segmentations/*"):
             for owner in sorted(self.root.glob(pattern)):
                 folders = (path for path in sorted(owner.glob("*")) if path.is_dir())

@@ -68,6 +68,8 @@ class ClusterBlock:
         if output.affinities is not None:
             offsets = np.array(plan.offsets, np.int64)
             context = replace(context, affinities=Affinities(output.affinities, offsets, plan.neighbours))
+        if output.other is not None:
+            context = replace(context, other=self.source.placed(output.other))
         outer = block.outer
         cut = tuple((a > 0, b < end) for a, b, end in zip(outer.start, outer.stop, plan.shape, strict=True))
         context = replace(context, smallest_voxels=plan.smallest_voxels, cut=cut)
@@ -99,6 +101,8 @@ class ClusterBlock:
             offsets = np.concatenate([np.eye(3, dtype=np.int64), 3 * np.eye(3, dtype=np.int64)])
             values = np.full((len(offsets), *foreground.shape), 200, np.uint8)
             context = replace(context, affinities=Affinities(values, offsets, 3))
+        if output.networks == 2:
+            context = replace(context, other=embeddings)
         self.fragments_of(block, embeddings, foreground, foreground.astype(np.uint8), context)
 
     def find(
@@ -115,8 +119,8 @@ class ClusterBlock:
     def memory_bytes(self, block: Block) -> int:
         """Getting the output, or clustering it: as it is stored, in float32, labels and work arrays."""
         output, voxels = self.source.output, block.outer.size
-        stored = voxels * (2 * output.channels + 1 + output.offsets)
-        work = voxels * (4 * output.channels + (MUTEX_BYTES if output.offsets else OTHER_BYTES))
+        stored = voxels * (2 * output.channels * output.networks + 1 + output.offsets)
+        work = voxels * (4 * output.channels * output.networks + (MUTEX_BYTES if output.offsets else OTHER_BYTES))
         return max(output.memory_bytes(block.outer), stored + work)
 
 
