@@ -18,12 +18,13 @@ from sklearn.cluster import MeanShift
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 
+from bench import real_embeddings
 from bench.frame import Claim, Contender, Report, Row, measure
 from bench.peers import environment, run_script
 from bench.phantoms import Phantom, Variant, make
 from bench.shapes import shapes
 from spoco_blocks.clustering import Hdbscan, Modes, segment
-from spoco_blocks.clustering.centres import label_by_centre
+from spoco_blocks.clustering.centres import nearest_centres, objects
 from spoco_blocks.clustering.modes import draw
 
 Labels = NDArray[np.uint32]
@@ -162,9 +163,7 @@ def fast_hdbscan(report: Report, name: str, phantom: Phantom, times: float) -> N
         seconds = run_script(python, "fast_hdbscan_samples.py", ["samples.npy", "labels.npy"], Path(folder))["seconds"]
         found = np.load(Path(folder) / "labels.npy")
     means = np.array([samples[found == k].mean(0) for k in range(found.max() + 1)], np.float32).reshape(-1, 16)
-    labels = label_by_centre(
-        phantom.embeddings, phantom.foreground, means, max_distance=np.inf, connected=True, min_voxels=20
-    )
+    labels = objects(nearest_centres(phantom.embeddings, phantom.foreground, means), connected=True, min_voxels=20)
     contender = Contender("modes", lambda: segment(Modes(), phantom.embeddings, phantom.foreground))
     ours = measure([contender], clock=time.process_time)["modes"]
     speeds = [phantom.truth.size / s / 1e6 for s in (ours.median, seconds)]
@@ -216,7 +215,7 @@ def agreement(phantom: Phantom, labels: Labels) -> tuple[float, float]:
 
 
 def run(quick: bool) -> Report:
-    """Compare on small blocks, and where time allows on blocks of the default shape."""
+    """Compare on small blocks, and where time allows on blocks of the default shape and on embeddings of networks."""
     report = Report(
         notes=[
             "One thread each; 16 channels of float16 unless said; speeds count all voxels of the block, and processor "
@@ -248,4 +247,9 @@ def run(quick: bool) -> Report:
                     fast_hdbscan(report, f"{variant} {side}³", phantom, times)
                     if side > 64:
                         compare(report, f"{variant} {side}³", phantom, larger)
+    if not quick:
+        found = real_embeddings.run(quick=False)
+        report.rows += found.rows
+        report.claims += found.claims
+        report.notes += found.notes
     return report

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from bench.frame import Claim, Report, Row
-from bench.workflow import ROOT, Runs
+from bench.workflow import ROOT, Runs, missing_files
 from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings import parse_settings
 from spoco_blocks.settings.annotation_curve import curve_segmentation
@@ -221,8 +221,7 @@ def run(quick: bool) -> Report:
     report = Report(notes=[f"Means (and ranges) over seeds {SEEDS}; VOI in bits; a ratio below 1 is better for VOI."])
     for name in CONFIGURATIONS:
         tree = configuration(name)
-        files = {volume["raw"]["uri"].partition(".h5/")[0] + ".h5" for volume in tree["volumes"].values()}
-        missing = sorted(file for file in files if name != "nuclei" and not (ROOT / file).exists())
+        missing = missing_files(tree)
         if missing:
             report.notes.append(f"{name} is left out: {', '.join(missing)} is not here.")
             continue

@@ -33,8 +33,8 @@ from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.settings.segmentation import StitchingSettings
-from spoco_blocks.stages.cluster import keep_inner, measure
 from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.measured import keep_inner, measure
 from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.stitch.decision import decide, number_segments
 from spoco_blocks.stages.stitch.islands import BATCH

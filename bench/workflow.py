@@ -63,6 +63,13 @@ def run_workflow(
     return folder / "results"
 
 
+def missing_files(tree: Mapping[str, Any]) -> list[str]:
+    """Give the HDF5 files of raw data that a configuration names and that are not here; the demo fetches its own."""
+    uris = (volume["raw"]["uri"] for volume in tree["volumes"].values())
+    files = {uri.partition(".h5/")[0] + ".h5" for uri in uris if ".h5/" in uri}
+    return sorted(file for file in files if not (ROOT / file).exists())
+
+
 def code() -> str:
     """Give a digest of the package's code: what other code gave is not what this code gives."""
     files = sorted((ROOT / "spoco_blocks").rglob("*.py"))

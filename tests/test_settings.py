@@ -72,12 +72,10 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_a_method_is_one_line_in_the_table_and_one_in_the_settings():
-    for kind in set(METHODS) - {"consistency"}:
-        tree = changed("segmentations.s.clustering", {"kind": kind})
-        assert parse_settings(tree).segmentations["s"].clustering.kind == kind
-    with pytest.raises(SettingsError, match="'modes', 'mutex'"):
-        # It needs embeddings of both networks, which no stage hands to a block.
-        parse_settings(changed("segmentations.s.clustering", {"kind": "consistency"}))
+    for kind in METHODS:
+        settings = parse_settings(changed("segmentations.s.clustering", {"kind": kind}))
+        assert settings.segmentations["s"].clustering.kind == kind
+        assert jobs.segmentation_job(settings, "plan", "s").both_networks == (kind == "consistency")
 
 
 def test_jobs_survive_json():

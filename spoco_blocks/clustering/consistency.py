@@ -24,7 +24,7 @@ class Consistency:
     -----
     Consistency clustering of the SPOCO paper. Background has not been taught to be near itself, so the networks do not
     agree on it and it is dropped without a model of the foreground. Agreement is measured on drawn voxels, within the
-    foreground that is given. Not a kind of the configuration: blocks are given one network's embeddings.
+    foreground that is given.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}

@@ -156,6 +156,11 @@ class SegmentationResults:
         return self._array("embeddings")
 
     @property
+    def other_embeddings(self) -> str:
+        """The same of the other of f and g; where clustering asks whether both agree."""
+        return self._array("other_embeddings")
+
+    @property
     def foreground(self) -> str:
         """Array (z, y, x) uint8: foreground probability, 255 = 1."""
         return self._array("foreground")
@@ -286,15 +291,11 @@ class Layout:
         return replace(results, arrays=results.place.read_text().strip()) if results.place.exists() else results
 
     def ledger_folders(self) -> Iterator[tuple[str, str, Path]]:
-        """Give every folder that holds ledgers: whose it is, its stage, and where it lies.
-
-        Looks into no store, no meshes and no skeletons, however many files they have.
-        """
-        for pattern in ("volumes/*", "models/*/pseudo/*", "segmentations/*"):
-            for owner in sorted(self.root.glob(pattern)):
-                folders = (path for path in sorted(owner.glob("*")) if path.is_dir())
-                stages = [path for path in folders if path.suffix != ".zarr" and path.name not in (MESHES, SKELETONS)]
-                for folder in (inner for stage in stages for inner in (stage, *sorted(stage.glob("*/")))):
-                    if next(folder.glob("*.ledger"), None) is not None:
-                        name = owner.relative_to(self.root).as_posix()
-                        yield name, folder.relative_to(owner).as_posix(), folder
+        """Give every folder that holds ledgers: whose, its stage, where; looks into no store, meshes or skeletons."""
+        patterns = ("volumes/*", "models/*/pseudo/*", "segmentations/*")
+        for owner in (path for pattern in patterns for path in sorted(self.root.glob(pattern))):
+            folders = sorted(owner.glob("*/"))
+            stages = [path for path in folders if path.suffix != ".zarr" and path.name not in (MESHES, SKELETONS)]
+            for folder in (inner for stage in stages for inner in (stage, *sorted(stage.glob("*/")))):
+                if any(folder.glob("*.ledger")):
+                    yield owner.relative_to(self.root).as_posix(), folder.relative_to(owner).as_posix(), folder

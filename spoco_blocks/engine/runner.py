@@ -14,7 +14,7 @@ from spoco_blocks.engine.deadline import Closing
 from spoco_blocks.engine.executors import Execution, open_pool
 from spoco_blocks.engine.ledger import Ledger
 from spoco_blocks.engine.progress import RunProgress
-from spoco_blocks.engine.tasks import BlockTask, Failure, Part, Work
+from spoco_blocks.engine.tasks import BlockTask, Failure, Part, WarmedBlockTask, Work
 from spoco_blocks.errors import BlockError, GridError, HandOverError, ResourceError
 from spoco_blocks.grid import BlockGrid, Triple, triple
 from spoco_blocks.settings.jobs import digest
@@ -130,6 +130,9 @@ def _run_all(work: Work, todo: Numbers, ledger: Ledger, execution: Execution) ->
     """
     failed: dict[int, list[Failure]] = {}
     done = 0
+    if execution.executor == "dask" and isinstance(work.task, WarmedBlockTask):
+        # Or every worker would compile the same.
+        work.task.warm()
     with open_pool(execution, work, len(todo)) as pool, RunProgress(len(todo)) as progress:
         closing = Closing(execution.deadline, waves=1 if pool.slots == 1 else 2)
         blocks: Numbers = todo

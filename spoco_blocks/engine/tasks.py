@@ -33,6 +33,14 @@ class BlockTask(Protocol):
 
 
 @runtime_checkable
+class WarmedBlockTask(BlockTask, Protocol):
+    """Work with compiled code in it, which is kept on disk: what one process compiled, others load."""
+
+    def warm(self) -> None:
+        """Call all of it once, on next to nothing, as blocks will; reads and writes no block."""
+
+
+@runtime_checkable
 class FedBlockTask(BlockTask, Protocol):
     """Work in two halves, so that a GPU does not wait for what a CPU does: ``finish(block, feed(block))`` is all of it.
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
+from spoco_blocks.clustering import Consistency
 from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings.base import Count, Fraction, LengthsNm, Section
 from spoco_blocks.settings.expansion import TeacherSegmentation, teacher_of, teacher_segmentations
@@ -91,6 +92,7 @@ class PlanJob(Section):
     model: str
     checkpoint: str | None
     weights: Literal["g", "f"]
+    both_networks: bool
     training_part: bool
     blocks: BlockSettings
     mask: Source | None
@@ -225,6 +227,7 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             model=section.model,
             checkpoint=settings.models[section.model].checkpoint,
             weights=section.weights,
+            both_networks=isinstance(section.clustering, Consistency),
             training_part=isinstance(section, TeacherSegmentation),
             blocks=section.blocks,
             mask=volume.mask,

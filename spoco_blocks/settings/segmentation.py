@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from spoco_blocks.clustering import EmbeddingMutex, GridHdbscan, Hdbscan, MeanShift, MeanShiftPlus, Modes, Mutex
+from spoco_blocks.clustering import (
+    Consistency,
+    EmbeddingMutex,
+    GridHdbscan,
+    Hdbscan,
+    MeanShift,
+    MeanShiftPlus,
+    Modes,
+    Mutex,
+)
 from spoco_blocks.settings.base import Count, CountOrZero, Fraction, Name, Positive, Section
 
 
@@ -80,9 +89,9 @@ class SkeletonSettings(Section):
     """... and so many voxels more."""
 
 
-# All of METHODS but `consistency`, which needs what the workflow does not provide: embeddings of both networks.
 ClusteringSettings = Annotated[
-    Modes | Mutex | EmbeddingMutex | MeanShift | MeanShiftPlus | Hdbscan | GridHdbscan, Field(discriminator="kind")
+    Modes | Mutex | EmbeddingMutex | MeanShift | MeanShiftPlus | Hdbscan | GridHdbscan | Consistency,
+    Field(discriminator="kind"),
 ]
 
 
@@ -116,7 +125,8 @@ class SegmentationSettings(Segmenting):
     model: Name
     """The model to use."""
     weights: Literal["g", "f"] = "g"
-    """The network that predicts: g = the moving average, f = the one that gradients train."""
+    """The network that predicts: g = the moving average, f = the one that gradients train. For kind consistency the
+    other one predicts as well."""
     meshes: MeshSettings | None = None
     """Meshes of all objects; null = none, {} = with what suits the objects. Only for 3D volumes."""
     skeletons: SkeletonSettings | None = None

@@ -70,6 +70,10 @@ class OverlapBlock:
         denied, denied_counts = contingency(((known > 0) | (known == BACKGROUND)).astype(np.uint32), of_g)
         return {"pairs": pairs, "counts": counts, "denied": denied, "denied_counts": denied_counts}
 
+    def warm(self) -> None:
+        """Compare one voxel."""
+        contingency(np.zeros((1, 1, 1), np.uint32), np.zeros((1, 1, 1), np.uint32))
+
     def memory_bytes(self, block: Block) -> int:
         """Two segmentations, the annotations with their margin, and masks."""
         return block.inner.size * 60
@@ -99,6 +103,10 @@ class WriteBlock:
         rng = np.random.default_rng(block.index)
         found = index_objects(labels.astype(np.uint64), block.inner.shifted(self.origin), rng)
         return found | {"background": np.array(np.count_nonzero(background))}
+
+    def warm(self) -> None:
+        """Relabel one voxel."""
+        apply_lookup(np.zeros((1, 1, 1), np.uint32), open_table(self.lookup, self.identity))
 
     def memory_bytes(self, block: Block) -> int:
         """Labels and masks, and the order and positions of labelled voxels."""

@@ -25,6 +25,7 @@ from spoco_blocks.settings.jobs import CalibrateJob, digest
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import PredictedOutput
 from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.rehearsal import rehearsed_embeddings
 
 VERSION = 3
 SOUGHT = ("modes", "counts", "region")
@@ -41,6 +42,10 @@ class SampleGradients:
     def __call__(self, block: Block) -> Tables:
         """Read the region and sample it."""
         return {"gradients": self.method.gradient_sample(*self.source.read(block.outer)).astype(np.float32)}
+
+    def warm(self) -> None:
+        """Sample something small."""
+        self.method.gradient_sample(*rehearsed_embeddings(self.source.output.channels))
 
     @property
     def uses_gpu(self) -> bool:
@@ -80,6 +85,10 @@ class SeekModes:
             counts.append(samples)
             region.append(np.full(len(found), index))
         return {"modes": np.concatenate(modes), "counts": np.concatenate(counts), "region": np.concatenate(region)}
+
+    def warm(self) -> None:
+        """Seek in something small."""
+        self.method.seek(*rehearsed_embeddings(self.source.output.channels), self.threshold, seed=0)
 
     @property
     def uses_gpu(self) -> bool:

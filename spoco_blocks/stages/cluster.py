@@ -17,26 +17,20 @@ from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.errors import CheckpointError, GridError
 from spoco_blocks.grid import Block
-from spoco_blocks.kernels.confidence import distance_sums
-from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.gaps import number_gaps
-from spoco_blocks.kernels.lookup import apply_lookup
-from spoco_blocks.kernels.regions import contacts, region_statistics
-from spoco_blocks.kernels.shape import contacts_by_axis, open_faces, second_moments
 from spoco_blocks.settings.jobs import ClusterJob, digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.calibrate import Calibration
 from spoco_blocks.stages.embedded import Embedded
-from spoco_blocks.stages.output import Output, PredictedOutput
+from spoco_blocks.stages.measured import intensities, keep_inner, measure, unsought
+from spoco_blocks.stages.output import Output
 from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.rehearsal import rehearsed_block, rehearsed_embeddings
 from spoco_blocks.stages.sources import open_source
 
 # Labels and work arrays of a voxel, with affinities and without: measured where all voxels are foreground.
 MUTEX_BYTES, OTHER_BYTES = 100, 170
 VERSION = 5
-FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
-BEYOND = ("z2", "y2", "x2")
-INSIDE = ("z_inside", "y_inside", "x_inside")
 
 
 @lru_cache(maxsize=2)
@@ -56,6 +50,7 @@ class ClusterBlock:
     source: Embedded
     fragments: Source
     gaps: bool
+    planar: bool
 
     def __call__(self, block: Block) -> Tables:
         """Cluster one block."""
@@ -69,18 +64,46 @@ class ClusterBlock:
         if output.affinities is not None:
             offsets = np.array(plan.offsets, np.int64)
             context = replace(context, affinities=Affinities(output.affinities, offsets, plan.neighbours))
+        if output.other is not None:
+            context = replace(context, other=self.source.placed(output.other))
         outer = block.outer
         cut = tuple((a > 0, b < end) for a, b, end in zip(outer.start, outer.stop, plan.shape, strict=True))
         context = replace(context, smallest_voxels=plan.smallest_voxels, cut=cut, step=plan.step)
+        inner, pieces, tables = self.fragments_of(block, embeddings, foreground, output.foreground, context)
+        open_source(self.fragments).write(block.inner, inner)
+        return tables | {"intensities": intensities(pieces, plan.predicted, block)}
+
+    def fragments_of(
+        self,
+        block: Block,
+        embeddings: NDArray[np.float32],
+        foreground: NDArray[np.bool_],
+        probability: NDArray[np.uint8],
+        context: Context,
+    ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], dict[str, NDArray[Any]]]:
+        """Label the outer box; give labels of the inner one, without and with gaps, and what is measured of these."""
         found, coreless = self.find(embeddings, foreground, context)
         labels, inner, kept = keep_inner(found, block)
-        open_source(self.fragments).write(block.inner, inner)
         tables: dict[str, NDArray[Any]] = {"coreless": coreless[kept]}
+        pieces = inner
         if self.gaps:
-            inner = number_gaps(inner, planar=plan.planar)
-            tables["unsought"] = unsought(inner, output.foreground[block.inner_local.slices])
-        tables |= measure(labels, inner, embeddings, output.foreground, block, self.source)
-        return tables | {"intensities": intensities(inner, plan.predicted, block)}
+            pieces = number_gaps(inner, planar=self.planar)
+            tables["unsought"] = unsought(pieces, probability[block.inner_local.slices])
+        return inner, pieces, tables | measure(labels, pieces, embeddings, probability, block, self.source)
+
+    def warm(self) -> None:
+        """Cluster something small."""
+        output, block = self.source.output, rehearsed_block()
+        embeddings, foreground = rehearsed_embeddings(output.channels)
+        # Low enough that only what does not change at all is a core.
+        context = Context(0.01, np.array([[0], [4]], np.float32).repeat(output.channels, axis=1))
+        if output.offsets:
+            offsets = np.concatenate([np.eye(3, dtype=np.int64), 3 * np.eye(3, dtype=np.int64)])
+            values = np.full((len(offsets), *foreground.shape), 200, np.uint8)
+            context = replace(context, affinities=Affinities(values, offsets, 3))
+        if output.networks == 2:
+            context = replace(context, other=embeddings)
+        self.fragments_of(block, embeddings, foreground, foreground.astype(np.uint8), context)
 
     def find(
         self, embeddings: NDArray[np.float32], foreground: NDArray[np.bool_], context: Context
@@ -96,8 +119,8 @@ class ClusterBlock:
     def memory_bytes(self, block: Block) -> int:
         """Getting the output, or clustering it: as it is stored, in float32, labels and work arrays."""
         output, voxels = self.source.output, block.outer.size
-        stored = voxels * (2 * output.channels + 1 + output.offsets)
-        work = voxels * (4 * output.channels + (MUTEX_BYTES if output.offsets else OTHER_BYTES))
+        stored = voxels * (2 * output.channels * output.networks + 1 + output.offsets)
+        work = voxels * (4 * output.channels * output.networks + (MUTEX_BYTES if output.offsets else OTHER_BYTES))
         return max(output.memory_bytes(block.outer), stored + work)
 
 
@@ -108,102 +131,6 @@ class StreamingClusterBlock(ClusterBlock):
     def feed(self, block: Block) -> Output:
         """Predict the outer box."""
         return self.source.output.read(block.outer)
-
-
-def keep_inner(
-    labels: NDArray[np.uint32], block: Block
-) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.intp]]:
-    """Number the labels that reach the inner box 1..k and drop the others: outer and inner labels, and those kept."""
-    present = np.zeros(int(labels.max(initial=0)) + 1, bool)
-    present[labels[block.inner_local.slices].reshape(-1)] = True
-    present[0] = False
-    kept = apply_lookup(labels, np.where(present, np.cumsum(present), 0).astype(np.uint32))
-    return kept, np.ascontiguousarray(kept[block.inner_local.slices]), np.flatnonzero(present)
-
-
-def unsought(pieces: NDArray[np.uint32], foreground: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Tell which pieces hold voxels in which nothing was looked for: (k,) bool."""
-    found = np.zeros(int(pieces.max(initial=0)) + 1, np.bool_)
-    found[pieces[foreground == 0]] = True
-    return found[1:]
-
-
-def intensities(inner: NDArray[np.uint32], network: PredictedOutput, block: Block) -> NDArray[np.float64]:
-    """Sum up the raw data of each fragment, for each of its channels: (k, channels)."""
-    volume = open_source(network.raw)
-    count = int(inner.max(initial=0))
-    if not count:
-        return np.zeros((0, volume.meta.channels or 1))
-    raw = volume.read(block.inner.shifted(network.origin))
-    return region_statistics(inner, np.asarray(raw, np.float32).reshape(-1, *inner.shape), count)[1][1:]
-
-
-def measure(
-    labels: NDArray[np.uint32],
-    inner: NDArray[np.uint32],
-    embeddings: NDArray[Any],
-    foreground: NDArray[np.uint8],
-    block: Block,
-    source: Embedded,
-) -> dict[str, NDArray[Any]]:
-    """Measure fragments: what they are (inner box), how they embed (outer box), what they touch, and the faces.
-
-    Notes
-    -----
-    The mean embedding is taken over the outer box, and `distances`, sums of distances to it: a sliver that just reaches
-    into a block would have a poor mean of its own. All else counts the inner box only, so that it adds up over blocks.
-    `moments` are second moments from the inner box's start, `open_faces` the faces at which a fragment ends inside of
-    it, `axis_contacts` those at which another begins (see `kernels.shape`), `certainty` sums of foreground probability.
-    Where `inner` numbers gaps behind the fragments, what counts the inner box knows of them as well.
-    """
-    weights, sums, *_ = region_statistics(labels, embeddings, int(labels.max(initial=0)))
-    count = int(inner.max(initial=0))
-    probability = foreground[block.inner_local.slices].astype(np.float32)[None] / np.float32(255)
-    voxels, certainty, start, stop, positions = region_statistics(inner, probability, count)
-    local = sums / np.maximum(weights, 1)[:, None]
-    means = source.to_volume(local, block.outer.start)
-    pairs, faces = contacts(labels)
-    origin = np.array(block.inner.start)
-    tables: dict[str, NDArray[Any]] = {
-        "weights": weights[1:],
-        "sums": (means * weights[:, None])[1:],
-        "distances": distance_sums(labels, embeddings, local)[1:],
-        "voxels": voxels[1:],
-        "start": start[1:] + origin,
-        "stop": stop[1:] + origin,
-        "positions": positions[1:] + voxels[1:, None] * origin,
-        "certainty": certainty[1:, 0],
-        "moments": second_moments(inner, count)[1:],
-        "open_faces": open_faces(inner, count)[1:],
-        "axis_contacts": contacts_by_axis(inner),
-        "pairs": pairs,
-        "contacts": faces,
-    }
-    planes = (inner[0], inner[-1], inner[:, 0], inner[:, -1], inner[:, :, 0], inner[:, :, -1])
-    return tables | dict(zip(FACES, planes, strict=True)) | beyond(labels, block) | inside(inner)
-
-
-def inside(inner: NDArray[np.uint32]) -> dict[str, NDArray[np.int64]]:
-    """Give what faces what across the middle of a block along each axis: fragment, fragment, voxel faces."""
-    found = {}
-    for axis, name in enumerate(INSIDE):
-        halves = np.split(inner, [inner.shape[axis] // 2], axis=axis)
-        if 0 in halves[0].shape:
-            found[name] = np.zeros((0, 3), np.int64)
-            continue
-        pairs, counts = face_contacts(np.take(halves[0], -1, axis), np.take(halves[1], 0, axis))
-        found[name] = np.column_stack([pairs.astype(np.int64), counts])
-    return found
-
-
-def beyond(labels: NDArray[np.uint32], block: Block) -> dict[str, NDArray[np.uint32]]:
-    """Give what this block thinks of the first plane of each following block, as far as its halo lets it see."""
-    inner, seen = block.inner_local, {}
-    for axis, (stop, extent) in enumerate(zip(inner.stop, labels.shape, strict=True)):
-        if stop < extent:
-            plane = tuple(stop if a == axis else s for a, s in enumerate(inner.slices))
-            seen[BEYOND[axis]] = labels[plane]
-    return seen
 
 
 def check_affinities(plan: Plan) -> None:
@@ -257,6 +184,7 @@ def cluster_task(
         source=plan.embedded(results, threshold, affinities=needs_affinities),
         fragments=Source(uri=results.fragments),
         gaps=gaps,
+        planar=plan.planar,
     )
 
 

@@ -33,6 +33,8 @@ class EmbedBlock:
         """Predict one block; where nothing was looked for, the stores keep their zeros."""
         output = self.predicted.read(block.inner)
         open_source(self.stored.embeddings).write(block.inner, output.embeddings)
+        if self.stored.other is not None and output.other is not None:
+            open_source(self.stored.other).write(block.inner, output.other)
         open_source(self.stored.foreground).write(block.inner, output.foreground)
         if self.stored.affinities is not None and output.affinities is not None:
             open_source(self.stored.affinities).write(block.inner, output.affinities)

@@ -47,14 +47,18 @@ class Embedded:
         """
         # With a threshold of 0 there is no background but where nothing was looked for, which is stored as 0.
         foreground = output.foreground > self.threshold * 255
-        embeddings = output.embeddings.astype(np.float32)
+        return self.placed(output.embeddings), foreground
+
+    def placed(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        """Give (c, z, y, x) embeddings as they are stored in their own unit, with coordinates."""
+        embeddings = stored.astype(np.float32)
         if self.scale is not None:
             embeddings *= np.array(self.scale, np.float32)[:, None, None, None]
         if self.coordinate_scale is not None:
-            for axis, (extent, scale) in enumerate(zip(foreground.shape, self.coordinate_scale, strict=True)):
+            for axis, (extent, scale) in enumerate(zip(embeddings.shape[1:], self.coordinate_scale, strict=True)):
                 position = (np.arange(extent) / scale).astype(np.float32)
                 embeddings[axis] += position.reshape([-1 if a == axis else 1 for a in range(3)])
-        return embeddings, foreground
+        return embeddings
 
     def to_volume(self, vectors: NDArray[np.floating[Any]], start: Triple) -> NDArray[np.float64]:
         """Carry (k, c) embeddings from the frame of a box that starts at `start` to that of the volume."""

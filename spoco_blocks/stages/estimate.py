@@ -135,7 +135,8 @@ class _Whole:
         seconds = self.prediction_s(BlockGrid(self.plan.shape, self.plan.block_shape))
         seconds += self.voxels * self.costs.store_s
         disk = self.voxels * self.costs.output_bytes
-        return self.stage("embed", seconds, memory, disk, 3 if self.plan.offsets else 2, gpu=True)
+        stores = 1 + stored.networks + (1 if self.plan.offsets else 0)
+        return self.stage("embed", seconds, memory, disk, stores, gpu=True)
 
     def calibrate(self) -> StageEstimate:
         """Modes of all regions, predicted anew where nothing is stored."""
@@ -244,7 +245,7 @@ def check_memory(stages: list[StageEstimate], plan: Plan, memory_mb: int | None)
 
 
 STORES = {
-    "embed": ("embeddings", "foreground", "affinities"),
+    "embed": ("embeddings", "other_embeddings", "foreground", "affinities"),
     "cluster": ("fragments",),
     "relabel": ("segments",),
 }

@@ -86,6 +86,12 @@ class MeshBlock:
             triangles += len(faces)
         return {"ids": np.array(written, np.uint32), "triangles": np.array(triangles)}
 
+    def warm(self) -> None:
+        """Mesh one voxel."""
+        labels = np.pad(np.ones((1, 1, 1), open_source(self.segments).meta.dtype), 1)
+        object_boxes(labels)
+        surface(labels == 1)
+
     def _surfaces(self, inner: Box) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.uint32]]]:
         """Give id, vertices in half voxels of the volume, and triangles of each object."""
         labels, origin = self._read(inner)

@@ -34,11 +34,14 @@ class Output:
         Probability, 255 = 1; at least 1 wherever something was looked for, 0 elsewhere.
     affinities : ndarray of uint8, shape (o, z, y, x), or None
         Probability of one object for each offset, 255 = 1.
+    other : ndarray as `embeddings`, or None
+        What the other of f and g says; None where nobody asks.
     """
 
     embeddings: NDArray[Any]
     foreground: NDArray[np.uint8]
     affinities: NDArray[np.uint8] | None
+    other: NDArray[Any] | None = None
 
     @property
     def empty(self) -> bool:
@@ -49,7 +52,8 @@ class Output:
         """Give a part along z, y, x."""
         every = (slice(None), *slices)
         affinities = None if self.affinities is None else self.affinities[every]
-        return Output(self.embeddings[every], self.foreground[slices], affinities)
+        other = None if self.other is None else self.other[every]
+        return Output(self.embeddings[every], self.foreground[slices], affinities, other)
 
 
 class OutputSource(Protocol):
@@ -62,6 +66,10 @@ class OutputSource(Protocol):
     @property
     def offsets(self) -> int:
         """How many affinities are given."""
+
+    @property
+    def networks(self) -> int:
+        """How many networks' embeddings are given: one, or f's and g's."""
 
     def read(self, box: Box) -> Output:
         """Give the output for a box."""
@@ -82,6 +90,8 @@ class StoredOutput:
         None = not read.
     channels, offsets : int
         Channels of embeddings and affinities.
+    other : Source or None
+        Embeddings of the other network.
     """
 
     embeddings: Source
@@ -89,18 +99,26 @@ class StoredOutput:
     affinities: Source | None
     channels: int
     offsets: int
+    other: Source | None = None
+
+    @property
+    def networks(self) -> int:
+        """Networks whose embeddings are stored."""
+        return 1 if self.other is None else 2
 
     def read(self, box: Box) -> Output:
         """Read a box; of one without foreground nothing else."""
         foreground = open_source(self.foreground).read(box)
         if not foreground.any():
-            return nothing(box, self.channels, self.offsets, open_source(self.embeddings).meta.dtype)
+            return nothing(box, self, open_source(self.embeddings).meta.dtype)
         affinities = None if self.affinities is None else open_source(self.affinities).read(box)
-        return Output(open_source(self.embeddings).read(box), foreground, affinities)
+        other = None if self.other is None else open_source(self.other).read(box)
+        return Output(open_source(self.embeddings).read(box), foreground, affinities, other)
 
     def memory_bytes(self, box: Box) -> int:
         """The arrays, and a compressed chunk of each at a time."""
-        return box.size * (2 * self.channels + 1 + (0 if self.affinities is None else self.offsets))
+        affinities = 0 if self.affinities is None else self.offsets
+        return box.size * (2 * self.channels * self.networks + 1 + affinities)
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,8 @@ class PredictedOutput:
         What 1 means in each channel of int8 embeddings; None = float16.
     channels, offsets : int
         Channels of embeddings and affinities.
+    other : str or None
+        Digest of the weights of the other of f and g; None = it is not applied.
     """
 
     raw: Source
@@ -141,12 +161,19 @@ class PredictedOutput:
     scale: tuple[float, ...] | None
     channels: int
     offsets: int
+    other: str | None = None
+
+    @property
+    def networks(self) -> int:
+        """Networks that are applied."""
+        return 1 if self.other is None else 2
 
     def predictor(self) -> Predictor:
         """Load the network, once per process."""
-        return open_predictor(
-            self.checkpoint, self.weights, self.identity, self.precision, self.patch_voxels, self.batch
-        )
+        return self._open(self.weights, self.identity)
+
+    def _open(self, weights: str, identity: str) -> Predictor:
+        return open_predictor(self.checkpoint, weights, identity, self.precision, self.patch_voxels, self.batch)
 
     def seen(self, box: Box) -> Box:
         """Give what the network must see: the box, its halo, from a multiple of the stride on."""
@@ -160,24 +187,28 @@ class PredictedOutput:
         wanted = None if self.mask is None else self.mask.read(box.shifted(self.origin))
         dtype = np.dtype(np.float16 if self.scale is None else np.int8)
         if wanted is not None and not wanted.any():
-            return nothing(box, self.channels, self.offsets, dtype)
+            return nothing(box, self, dtype)
         seen = self.seen(box)
         raw = open_source(self.raw).read(seen.shifted(self.origin))
         if constant(raw):
-            return nothing(box, self.channels, self.offsets, dtype)
-        predicted = self.predictor()(self.normalisation(raw), box.relative_to(seen.start))
+            return nothing(box, self, dtype)
+        raw, inside = self.normalisation(raw), box.relative_to(seen.start)
+        predicted, other = self.predictor()(raw, inside), None
+        if self.other is not None:
+            of_other = self._open("f" if self.weights == "g" else "g", self.other)(raw, inside)
+            other = quantised(of_other.embeddings, self.scale)
         # 0 is kept for where nothing was looked for.
         foreground = np.maximum(as_byte(predicted.foreground), 1)
         if wanted is not None:
             foreground[~wanted] = 0
         affinities = as_byte(predicted.affinities) if self.offsets else None
-        return Output(quantised(predicted.embeddings, self.scale), foreground, affinities)
+        return Output(quantised(predicted.embeddings, self.scale), foreground, affinities, other)
 
     def memory_bytes(self, box: Box) -> int:
         """The network's activations and what it gives, as numbers and as they are stored; raw data as they are read."""
         seen = self.seen(box)
         network = self.predictor().memory_bytes(seen.shape, box.relative_to(seen.start))
-        return network + 8 * seen.size + box.size * (2 * self.channels + 1 + self.offsets)
+        return network + 8 * seen.size + box.size * (2 * self.channels * self.networks + 1 + self.offsets)
 
 
 @lru_cache(maxsize=2)
@@ -196,12 +227,14 @@ def open_predictor(
     return Predictor(network, device, precision=precision, patch_voxels=patch_voxels, batch=batch)
 
 
-def nothing(box: Box, channels: int, offsets: int, dtype: np.dtype[Any]) -> Output:
+def nothing(box: Box, source: OutputSource, dtype: np.dtype[Any]) -> Output:
     """Give the output of a box in which nothing was looked for."""
+    embeddings = np.zeros((source.channels, *box.shape), dtype)
     return Output(
-        np.zeros((channels, *box.shape), dtype),
+        embeddings,
         np.zeros(box.shape, np.uint8),
-        np.zeros((offsets, *box.shape), np.uint8) if offsets else None,
+        np.zeros((source.offsets, *box.shape), np.uint8) if source.offsets else None,
+        embeddings.copy() if source.networks == 2 else None,
     )
 
 

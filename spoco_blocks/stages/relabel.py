@@ -70,6 +70,10 @@ class RelabelBlock:
         open_source(self.segments).write(block.inner, apply_lookup(pieces, table))
         return {}
 
+    def warm(self) -> None:
+        """Relabel one voxel."""
+        apply_lookup(np.zeros((1, 1, 1), np.uint32), np.zeros(1, np.load(self.lookup, mmap_mode="r").dtype))
+
     def memory_bytes(self, block: Block) -> int:
         """Two arrays, as they are and compressed."""
         return block.inner.size * (RELABEL_BYTES + GAP_BYTES * self.holes)
@@ -91,6 +95,10 @@ class CoarsenBlock:
         labels = fine.read(Box(start, stop).intersection(Box.of_shape(fine.meta.shape)))
         coarse.write(block.inner, downsample_mode(labels, self.factor))
         return {}
+
+    def warm(self) -> None:
+        """Downsample one window."""
+        downsample_mode(np.zeros(self.factor, open_source(self.fine).meta.dtype), self.factor)
 
     def memory_bytes(self, block: Block) -> int:
         """Fine and coarse labels."""

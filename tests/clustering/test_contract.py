@@ -11,6 +11,9 @@ from oracles import adjusted_rand_index
 from bench.phantoms import make
 from spoco_blocks.clustering import METHODS, Affinities, Context, Mutex, segment
 from spoco_blocks.clustering.pieces import fill
+from spoco_blocks.settings.sections import Source
+from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.output import Output, StoredOutput, int8_scale, quantised
 
 SHAPES = [(14, 32, 32), (1, 72, 72)]
 
@@ -20,6 +23,7 @@ def phantom(request):
     return make(request.param, 6, channels=8, seed=1)
 
 
+NO_OUTPUT = StoredOutput(Source(uri="-"), Source(uri="-"), None, 8, 0)
 OFFSETS = np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 3, 0), (0, 0, 3)])
 
 
@@ -73,6 +77,20 @@ def test_half_and_single_precision_agree(method, phantom):
     first = segment(method, phantom.embeddings, phantom.foreground, context(phantom))
     second = segment(method, single, phantom.foreground, context(phantom))
     assert adjusted_rand_index(first, second, phantom.foreground) > 0.98
+
+
+def test_int8_with_a_scale_for_each_channel_is_enough(method, phantom):
+    """As stages read it: `Embedded` widens what is stored, so methods see float32."""
+    wide = phantom.embeddings.astype(np.float32)
+    scale = int8_scale(np.abs(wide).reshape(len(wide), -1).max(axis=1))
+    source = Embedded(NO_OUTPUT, 0.5, None, scale)
+    output = Output(quantised(wide, scale), (255 * phantom.foreground).astype(np.uint8), None)
+    embeddings, foreground = source.understand(output)
+    assert output.embeddings.dtype == np.int8
+    first = segment(method, wide, foreground, context(phantom))
+    second = segment(method, embeddings, foreground, context(phantom))
+    # The sampled methods find other clusters where objects blend, which is much of so small a block.
+    assert adjusted_rand_index(first, second, foreground) > 0.9
 
 
 def test_no_foreground_gives_no_labels(method, phantom):

@@ -58,6 +58,14 @@ class Empty:
 
 
 @dataclass(frozen=True)
+class Warmed(Note):
+    """Notes when it is warmed, and what was noted until then."""
+
+    def warm(self):
+        note(self.folder, "warmed", f"{os.getpid()} {len(lines(self.folder, 'calls-*'))}")
+
+
+@dataclass(frozen=True)
 class Slow(Note):
     """Takes its time."""
 

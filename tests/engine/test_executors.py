@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from block_tasks import Empty, Flaky, Killer, Note, line_of, lines
+from block_tasks import Empty, Flaky, Killer, Note, Warmed, line_of, lines
 from distributed import LocalCluster
 
 from spoco_blocks.engine import dask_pool
@@ -39,6 +39,13 @@ def test_what_failed_once_succeeds_after_all_others(tmp_path, executor):
     assert {block for _, block in ends[-2:]} == {0, 3}
     assert {frame.reason for frame in frames(blocks) if frame.kind == FAILED} == {"OSError: connection lost"}
     assert done(blocks) == list(range(6))
+
+
+@pytest.mark.parametrize(("executor", "warmed"), [("serial", []), ("threads", []), ("dask", [f"{os.getpid()} 0"])])
+def test_what_workers_would_all_compile_is_compiled_once_before_they_start(tmp_path, executor, warmed):
+    run(Warmed(tmp_path), line_of(3, tmp_path), Execution(executor, 2))
+    assert lines(tmp_path, "warmed") == warmed
+    assert len(lines(tmp_path, "calls-*")) == 3
 
 
 @pytest.mark.parametrize(("ours", "retries", "calls"), [(True, 1, 1), (False, 0, 1), (False, 3, 2)])

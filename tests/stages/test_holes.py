@@ -18,8 +18,8 @@ from spoco_blocks.errors import SettingsError
 from spoco_blocks.grid import BlockGrid, Box
 from spoco_blocks.kernels.gaps import number_gaps
 from spoco_blocks.settings.sections import Source
-from spoco_blocks.stages.cluster import keep_inner, measure, unsought
 from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.measured import keep_inner, measure, unsought
 from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.stitch.holes import fill_holes, load_pieces, segments_of_pieces
 from spoco_blocks.stages.stitch.restitch import Sweep, restitch

@@ -12,6 +12,7 @@ from oracles import adjusted_rand_index
 from phantoms import balls, store
 from pipeline import SERIAL, Trained
 
+from spoco_blocks.clustering import Consistency, Context
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.ledger import Records
 from spoco_blocks.engine.manifest import Manifest
@@ -20,6 +21,7 @@ from spoco_blocks.grid import Box
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.mask import open_mask
 from spoco_blocks.stages.output import constant, int8_scale, quantised
+from spoco_blocks.stages.plan import Plan
 from spoco_blocks.volumes import is_stored, open_volume
 
 SHAPE = (40, 48, 64)
@@ -45,6 +47,37 @@ def test_streaming_gives_the_same_segmentation_and_stores_no_embeddings(trained,
     assert is_stored(kept.embeddings)
     for path in (streamed.embeddings, streamed.foreground, streamed.affinities):
         assert not is_stored(path)
+
+
+@pytest.mark.parametrize("embedding_type", ["float16", "int8"])
+def test_consistency_is_given_what_both_networks_say(trained, embedding_type):
+    one_block = {"blocks": {"shape_voxels": SHAPE}, "embedding_type": embedding_type}
+    method = {"clustering": {"kind": "consistency", "min_agreement": 0.4}}
+    found = trained.segment(f"consistency-{embedding_type}", **one_block, **method)
+    of_f = trained.segment("one-block-of-f", blocks=one_block["blocks"], weights="f")
+    plan = Plan.read(Manifest.read(found.manifest("plan")))
+    if embedding_type == "float16":
+        np.testing.assert_array_equal(whole(found.other_embeddings), whole(of_f.embeddings))
+    else:
+        scale = np.array(plan.predicted.scale)[:, None, None, None]
+        assert (np.abs(whole(found.other_embeddings) * scale - whole(of_f.embeddings)) < scale).mean() > 0.999
+    source = plan.embedded(found, trained.tree["segmentations"]["balls"]["foreground_threshold"])
+    output = source.output.read(Box.of_shape(SHAPE))
+    embeddings, foreground = source.understand(output)
+    expected = Consistency(min_agreement=0.4)(embeddings, foreground, Context(other=source.placed(output.other)))
+    assert expected.max() > 1
+    np.testing.assert_array_equal(whole(found.fragments), expected)
+    streamed = trained.segment(f"consistency-streamed-{embedding_type}", **one_block, **method, embeddings="stream")
+    assert adjusted_rand_index(whole(found.segments), whole(streamed.segments)) > 0.99
+    assert not is_stored(streamed.other_embeddings)
+
+
+def test_what_f_says_is_stored_only_where_it_is_asked_for(trained):
+    first = trained.segment("asked", clustering={"kind": "consistency", "min_agreement": 0.0})
+    assert is_stored(first.other_embeddings)
+    assert not np.array_equal(whole(first.other_embeddings), whole(first.embeddings))
+    second = trained.segment("asked")
+    assert not is_stored(second.other_embeddings)
 
 
 def test_streaming_is_the_same_for_every_executor(trained):

@@ -13,8 +13,8 @@ from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.merged_modes import merge_modes
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.settings.segmentation import StitchingSettings
-from spoco_blocks.stages.cluster import keep_inner, measure
 from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.measured import keep_inner, measure
 from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.stitch.decision import decide, distinct_pairs, join_overlapping, number_segments
 from spoco_blocks.stages.stitch.tables import Edges, load_edges, load_fragments, load_overlaps

@@ -113,4 +113,5 @@ def _predicted(job: PlanJob, part: Box, volume: dict[str, Any], checkpoint: Chec
         scale=None,
         channels=checkpoint.plan.embedding_channels,
         offsets=len(checkpoint.plan.offsets),
+        other=weights_digest(checkpoint, ema=job.weights == "f") if job.both_networks else None,
     )

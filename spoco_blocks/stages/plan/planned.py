@@ -123,6 +123,7 @@ class Plan:
             affinities=Source(uri=results.affinities) if offsets else None,
             channels=self.predicted.channels,
             offsets=offsets,
+            other=None if self.predicted.other is None else Source(uri=results.other_embeddings),
         )
 
     def embedded(self, results: SegmentationResults, threshold: float | None, *, affinities: bool = False) -> Embedded:

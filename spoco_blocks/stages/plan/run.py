@@ -43,6 +43,8 @@ def prepare(job: PlanJob, layout: Layout, content: str = "") -> tuple[Plan, Stop
     path = Path(job.checkpoint) if job.checkpoint else layout.model(job.model).checkpoint
     checkpoint = load_checkpoint(path)
     inputs = {"labels": labels.digest, "weights": weights_digest(checkpoint, ema=job.weights == "g")}
+    if job.both_networks:
+        inputs["other_weights"] = weights_digest(checkpoint, ema=job.weights == "f")
     use = [getattr(checkpoint, name) for name in (*SAID_BY_THE_MODEL, "coordinate_scale_nm")]
     made = {"network": asdict(checkpoint.plan), "use": use}
     identity = digest("plan", VERSION, job.model_dump(mode="json"), inputs, made, content)

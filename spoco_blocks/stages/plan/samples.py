@@ -72,8 +72,10 @@ def largest_values(plan: Plan) -> NDArray[np.float64]:
     """Give the largest absolute value of each embedding channel in samples of the volume, (c,)."""
     found = np.zeros(plan.predicted.channels)
     for _, output, _ in _outputs(plan):
-        values: NDArray[Any] = np.abs(output.embeddings).reshape(len(found), -1)
-        found = np.maximum(found, values.max(axis=1))
+        for embeddings in (output.embeddings, output.other):
+            if embeddings is not None:
+                values: NDArray[Any] = np.abs(embeddings).reshape(len(found), -1)
+                found = np.maximum(found, values.max(axis=1))
     return found if found.any() else np.ones_like(found)
 
 
@@ -114,7 +116,8 @@ def _cost(plan: Plan, method: Method, threshold: float | None, output: Output) -
     source = Embedded(plan.predicted, plan.threshold(threshold), plan.coordinate_scale)
     clock = _Clock(output.foreground.size)
     embeddings, foreground = source.understand(output)
-    context = Context(smallest_voxels=plan.smallest_voxels, step=plan.step)
+    other = None if output.other is None else source.placed(output.other)
+    context = Context(smallest_voxels=plan.smallest_voxels, other=other, step=plan.step)
     if isinstance(method, Mutex) and output.affinities is not None:
         offsets = np.array(plan.offsets, np.int64)
         context = replace(context, affinities=Affinities(output.affinities, offsets, plan.neighbours))
@@ -125,7 +128,8 @@ def _cost(plan: Plan, method: Method, threshold: float | None, output: Output) -
             embeddings, foreground, method.gradient_threshold(method.gradient_sample(embeddings, foreground)), 0
         )
     seek_s = clock.lap()
-    stored = [quantised(output.embeddings.astype(np.float32), plan.predicted.scale), output.foreground]
+    embedded = [output.embeddings] if output.other is None else [output.embeddings, output.other]
+    stored = [quantised(each.astype(np.float32), plan.predicted.scale) for each in embedded] + [output.foreground]
     stored += [] if output.affinities is None else [output.affinities]
     output_bytes = sum(map(compressed_bytes, stored)) / foreground.size
     store_s = clock.lap()

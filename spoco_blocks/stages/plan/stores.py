@@ -28,16 +28,19 @@ def create_stores(plan: Plan, results: SegmentationResults) -> None:
     """
     common = store_layout(plan)
     offsets = len(plan.offsets)
-    output: list[tuple[str, str, int | None]] = [
-        (results.embeddings, "float16" if plan.predicted.scale is None else "int8", plan.predicted.channels),
-        (results.foreground, "uint8", None),
-        (results.affinities, "uint8", offsets),
+    embedding_type = "float16" if plan.predicted.scale is None else "int8"
+    output: list[tuple[str, str, int | None, bool]] = [
+        (results.embeddings, embedding_type, plan.predicted.channels, True),
+        (results.other_embeddings, embedding_type, plan.predicted.channels, plan.predicted.networks == 2),
+        (results.foreground, "uint8", None, True),
+        (results.affinities, "uint8", offsets, offsets > 0),
     ]
-    arrays = [] if plan.stream else output[: 3 if offsets else 2]
+    arrays = [(uri, dtype, channels) for uri, dtype, channels, wanted in output if wanted and not plan.stream]
     if plan.stream:
         shutil.rmtree(results.ledger("embed"), ignore_errors=True)
-    for uri, *_ in output[len(arrays) :]:
-        remove_tree(uri)
+    for uri, _, _, wanted in output:
+        if plan.stream or not wanted:
+            remove_tree(uri)
     for uri, dtype, channels in [*arrays, (results.fragments, "uint32", None)]:
         if not store_fits(uri, dtype, channels, common):
             _forget(uri, results, "cluster" if uri == results.fragments else "embed")
@@ -66,7 +69,8 @@ def choose_place(results: SegmentationResults, arrays: str | None) -> Segmentati
     if moved.arrays is None:
         results.place.unlink()
         return moved
-    for uri in (moved.embeddings, moved.foreground, moved.affinities, moved.fragments, moved.segments):
+    arrays_of = (moved.embeddings, moved.other_embeddings, moved.foreground, moved.affinities)
+    for uri in (*arrays_of, moved.fragments, moved.segments):
         if is_stored(uri):
             raise VolumeError(
                 f"{uri} is there already, and is not what {results.root} has been writing. Remove {moved.arrays}, or "

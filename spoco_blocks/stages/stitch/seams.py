@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spoco_blocks.engine.ledger import Records
 from spoco_blocks.grid import BlockGrid
 from spoco_blocks.kernels.faces import face_contacts
-from spoco_blocks.stages.cluster import INSIDE
+from spoco_blocks.stages.measured import INSIDE
 from spoco_blocks.stages.stitch.tables import AXES, following, reader
 
 NAMED = 10

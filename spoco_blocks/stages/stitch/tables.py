@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spoco_blocks.engine.ledger import Records, Tables
 from spoco_blocks.grid import BlockGrid, triple
 from spoco_blocks.kernels.faces import face_contacts
-from spoco_blocks.stages.cluster import BEYOND
+from spoco_blocks.stages.measured import BEYOND
 
 AXES = "zyx"
 SHARES = 1000

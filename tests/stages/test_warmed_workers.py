@@ -1,0 +1,38 @@
+"""Kernels are compiled once: before workers start, and for all of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KINDS = ({"kind": "modes"}, {"kind": "mutex"}, {"kind": "embedding_mutex"})
+
+
+@pytest.mark.parametrize("clustering", KINDS, ids=[kind["kind"] for kind in KINDS])
+def test_workers_load_what_was_compiled_before_they_started(trained, tmp_path, clustering):
+    name = f"compiled-{clustering['kind']}"
+    results = trained.segment(name, clustering=clustering)
+    tree = copy.deepcopy(trained.tree)
+    tree["segmentations"] = {name: tree["segmentations"]["balls"] | {"clustering": clustering}}
+    stages = ["calibrate", "cluster", "relabel", "evaluate"] if clustering["kind"] == "modes" else ["cluster"]
+    for stage in stages:
+        shutil.rmtree(results.ledger(stage), ignore_errors=True)
+    places = [ROOT, ROOT / "tests", ROOT / "tests/stages"]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(map(str, places))}
+    arguments = [json.dumps(tree), str(trained.layout.root), name, *stages]
+    program = str(Path(__file__).with_name("stages_that_compile.py"))
+    found = subprocess.run(
+        [sys.executable, program, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    told = json.loads(found.stdout.splitlines()[-1])
+    assert {stage: facts["by workers"] for stage, facts in told.items()} == {stage: [] for stage in stages}
+    assert told["cluster"]["before"] > 10
