@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -289,13 +288,3 @@ class Layout:
         """Results of a segmentation."""
         results = SegmentationResults(self.root / "segmentations" / name)
         return replace(results, arrays=results.place.read_text().strip()) if results.place.exists() else results
-
-    def ledger_folders(self) -> Iterator[tuple[str, str, Path]]:
-        """Give every folder that holds ledgers: whose, its stage, where; looks into no store, meshes or skeletons."""
-        patterns = ("volumes/*", "models/*/pseudo/*", "segmentations/*")
-        for owner in (path for pattern in patterns for path in sorted(self.root.glob(pattern))):
-            folders = sorted(owner.glob("*/"))
-            stages = [path for path in folders if path.suffix != ".zarr" and path.name not in (MESHES, SKELETONS)]
-            for folder in (inner for stage in stages for inner in (stage, *sorted(stage.glob("*/")))):
-                if any(folder.glob("*.ledger")):
-                    yield owner.relative_to(self.root).as_posix(), folder.relative_to(owner).as_posix(), folder

@@ -19,6 +19,7 @@ from rich.text import Text
 from spoco_blocks.engine.frames import DONE, FAILED, RUN, STARTED, Frame, read_frames
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.ledger import BUFFER_BYTES, ledgers_in
+from spoco_blocks.engine.ledger_folders import ledger_folders
 from spoco_blocks.engine.lock import holder
 from spoco_blocks.errors import LedgerError
 
@@ -202,7 +203,7 @@ class Status:
         Reads each ledger once, and what was added to it from then on: about 3 s for a million blocks, then little.
         """
         found, now = [], time.time()
-        for owner, stage, folder in self._layout.ledger_folders():
+        for owner, stage, folder in ledger_folders(self._layout.root):
             ledgers = [self._ledgers.setdefault(path, ShardStatus(path)) for path in ledgers_in(folder)]
             for ledger in ledgers:
                 ledger.update()

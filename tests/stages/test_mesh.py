@@ -119,6 +119,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.ledger_folders import ledger_folders
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.settings.shape_jobs import MeshJob
 from spoco_blocks.stages import mesh
@@ -164,7 +165,7 @@ def test_status_looks_for_ledgers_but_not_among_meshes(tmp_path):
     layout = segmented(tmp_path, speckled(), (6, 7, 8))
     _, folder = meshed(layout, level=0)
     (folder / "shard-0.ledger").touch()
-    assert [stage for _, stage, _ in layout.ledger_folders()] == ["mesh"]
+    assert [stage for _, stage, _ in ledger_folders(layout.root)] == ["mesh"]
 
 
 def test_what_another_segmentation_left_is_removed(tmp_path):
