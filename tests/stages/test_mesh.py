@@ -12,6 +12,7 @@ import pytest
 from meshes import canonical, corners, ids_in, is_watertight, segmented, volume_nm3
 
 from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.ledger_folders import ledger_folders
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.kernels.downsample import downsample_mode
@@ -119,7 +120,6 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from spoco_blocks.engine.executors import Execution
-from spoco_blocks.engine.ledger_folders import ledger_folders
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.settings.shape_jobs import MeshJob
 from spoco_blocks.stages import mesh
