@@ -60,7 +60,9 @@ class Case:
     foreground : ndarray of bool, shape (z, y, x)
         By the threshold of the configuration or of the model.
     context : Context
-        Affinities, where the network predicts them, and size of small objects.
+        Affinities, where the network predicts them, size of small objects, and step.
+    modes : Modes
+        The method by name, with the distances that the model says.
     chosen : Method
         That of the configuration or of the model.
     min_voxels : int
@@ -76,6 +78,7 @@ class Case:
     embeddings: NDArray[np.float32]
     foreground: NDArray[np.bool_]
     context: Context
+    modes: Modes
     chosen: Method
     min_voxels: int
     truth: NDArray[Any]
@@ -116,7 +119,8 @@ def read_case(tree: Mapping[str, Any], folder: Path) -> Case:
     return Case(
         embeddings,
         foreground,
-        Context(affinities=affinities, smallest_voxels=plan.smallest_voxels),
+        Context(affinities=affinities, smallest_voxels=plan.smallest_voxels, step=plan.step),
+        Modes().suited(plan.object_distance),
         plan.method(segmentation.clustering),
         segmentation.stitching.min_voxels or MIN_VOXELS,
         read_instances(volume, scored),
@@ -162,7 +166,7 @@ def compare(report: Report, name: str, case: Case) -> None:
     """Add figures and claims for one volume; each of a peer's scores is that of its best setting for it."""
     chosen = f"as the workflow chooses ({case.chosen.kind})"
     ours = {
-        "modes": case.score(segment(Modes(), case.embeddings, case.foreground, case.context)),
+        "modes": case.score(segment(case.modes, case.embeddings, case.foreground, case.context)),
         chosen: case.score(segment(case.chosen, case.embeddings, case.foreground, case.context)),
     }
     peers = {}

@@ -95,7 +95,7 @@ def _spread(
     step: tuple[int, int, int],
 ) -> tuple[Spread, int]:
     """Find the cores of a lattice, let them grow on it and spread to all voxels; and how far they have grown."""
-    reach = max(settings.bandwidth, settings.merge_radius)
+    reach = max(settings.radius, settings.merging)
     least = -(-settings.min_core_voxels // math.prod(step))
     cores, sizes, sums = label_cores(embeddings, foreground, threshold, modes, reach, least, step)
     means = sums / np.maximum(sizes, 1)[:, None]
@@ -117,7 +117,7 @@ def _add_missed(
     padded, shape, empty, means = spread.padded, embeddings.shape[1:], spread.empty, spread.means
     if len(modes) and len(spread.odd):
         vectors = np.stack([channel.reshape(-1)[spread.odd] for channel in embeddings], axis=1).astype(np.float32)
-        reach = max(settings.bandwidth, settings.merge_radius)
+        reach = max(settings.radius, settings.merging)
         found, more = label_places(spread.odd, vectors, shape, modes, reach, max(1, settings.min_core_voxels))
         inside, places = padded[1:-1, 1:-1, 1:-1], np.unravel_index(spread.odd[found > 0], shape)
         inside[places] = found[found > 0] + np.uint32(len(means) - 1)
@@ -135,10 +135,10 @@ def _add_coreless(settings: Modes, growth: Growth, embeddings: NDArray[Any], see
     core = np.flatnonzero(gradients < settings.gradient_threshold(gradients))
     drawn = np.random.default_rng(seed).permutation(core)[: settings.samples_per_region // 4]
     least = max(4, settings.min_core_voxels * len(drawn) // max(1, len(core)))
-    modes, _ = seek_modes(vectors[drawn], settings.bandwidth, least, settings.merge_radius)
+    modes, _ = seek_modes(vectors[drawn], settings.radius, least, settings.merging)
     if not len(modes):
         return
-    reach = max(settings.bandwidth, settings.merge_radius)
+    reach = max(settings.radius, settings.merging)
     found, means = label_places(
         places[core], vectors[core], embeddings.shape[1:], modes, reach, settings.min_core_voxels
     )
@@ -189,7 +189,7 @@ def _merge_pieces(
         np.zeros(len(pairs), np.bool_),
         weights,
         means * weights[:, None],
-        merge_distance=settings.merge_radius,
+        merge_distance=settings.merging,
         small_voxels=0,
         small_distance=0.0,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,6 +16,10 @@ from spoco_blocks.kernels.gradient import core_mask, gradient_magnitudes
 from spoco_blocks.kernels.merged_modes import merge_modes
 from spoco_blocks.kernels.mode_seeking import seek_modes
 
+# Twice the margin within which the loss pulls embeddings of an object to their mean.
+OBJECT_DISTANCE = 1.0
+# Means of pieces of one object lie this many times as far apart at most: those of small pieces are poor.
+MERGE_FACTOR = 1.25
 # Below this a gradient is no more than the rounding of float16 embeddings.
 LEAST_THRESHOLD = 1e-3
 # Edge of the regions in which modes are sought, at most.
@@ -38,10 +42,11 @@ class Modes:
 
     kind: Literal["modes"] = "modes"
     """Name of the method."""
-    bandwidth: float = 1.0
-    """Radius of the mean-shift kernel."""
-    merge_radius: float = 1.0
-    """Modes nearer to each other than this are one."""
+    bandwidth: float | None = None
+    """Radius of the mean-shift kernel; null = as far as embeddings of one object lie apart, by the model's pull term; 1
+    where that is not known."""
+    merge_radius: float | None = None
+    """Modes nearer to each other than this are one; null = the same."""
     gradient_factor: float = 1.3
     """The gradient threshold is this times the quantile below."""
     gradient_quantile: float = 0.2
@@ -63,6 +68,23 @@ class Modes:
         require_positive(self, "bandwidth", "merge_radius", "gradient_factor", "samples_per_region", "min_mode_voxels")
         require_positive(self, "min_core_voxels", "blend_voxels", "growth_rounds", "refinement_sweeps", zero=True)
         require_positive(self, "gradient_quantile", zero=True, at_most=1)
+
+    @property
+    def radius(self) -> float:
+        """The bandwidth, decided."""
+        return OBJECT_DISTANCE if self.bandwidth is None else self.bandwidth
+
+    @property
+    def merging(self) -> float:
+        """The merge radius, decided."""
+        return OBJECT_DISTANCE if self.merge_radius is None else self.merge_radius
+
+    def suited(self, object_distance: float) -> Modes:
+        """Give the same with what is null decided by how far embeddings of one object lie apart."""
+        bandwidth, merge_radius = (
+            object_distance if chosen is None else chosen for chosen in (self.bandwidth, self.merge_radius)
+        )
+        return replace(self, bandwidth=bandwidth, merge_radius=merge_radius)
 
     def __call__(
         self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], context: Context | None = None
@@ -180,7 +202,7 @@ class Modes:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         samples = draw(embeddings, places, self.samples_per_region, seed)
         share = len(samples) / max(1, len(places) * every)
-        return seek_modes(samples, self.bandwidth, max(4, int(self.min_mode_voxels * share)), self.merge_radius)
+        return seek_modes(samples, self.radius, max(4, int(self.min_mode_voxels * share)), self.merging)
 
     def _seek_by_regions(
         self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], threshold: float, seed: int
@@ -197,7 +219,7 @@ class Modes:
         region = np.ravel_multi_index(corners, counts)
         found = [self._seek_among(embeddings, places[region == r], every, seed) for r in range(math.prod(counts))]
         modes, samples = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return merge_modes(modes.astype(np.float64), samples, self.merge_radius)[0].astype(np.float32)
+        return merge_modes(modes.astype(np.float64), samples, self.merging)[0].astype(np.float32)
 
 
 def draw(embeddings: NDArray[Any], places: NDArray[np.intp], count: int, seed: int) -> NDArray[np.float32]:

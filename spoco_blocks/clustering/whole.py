@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spoco_blocks.clustering.context import Context
+from spoco_blocks.clustering.modes import MERGE_FACTOR, Modes
 from spoco_blocks.clustering.protocol import Method
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.lookup import apply_lookup
@@ -20,7 +21,7 @@ def segment(
     foreground: NDArray[np.bool_],
     context: Context | None = None,
     *,
-    merge_distance: float = 1.25,
+    merge_distance: float | None = None,
     small_voxels: int = 100,
     small_distance: float = 3.0,
 ) -> NDArray[np.uint32]:
@@ -36,8 +37,8 @@ def segment(
         Where objects are.
     context : Context, optional
         What was decided before; otherwise the method decides on this array.
-    merge_distance, small_voxels, small_distance : float, int, float
-        As in `agglomerate`; used where the method gives fragments.
+    merge_distance, small_voxels, small_distance : float or None, int, float
+        As in `agglomerate`; used where the method gives fragments. None = 1.25 times its merge radius.
 
     Returns
     -------
@@ -45,8 +46,9 @@ def segment(
         0, or 1 to k without gaps.
     """
     labels = method(embeddings, foreground, context)
-    if not method.fragments:
+    if not isinstance(method, Modes):
         return labels
+    merge_distance = MERGE_FACTOR * method.merging if merge_distance is None else merge_distance
     voxels, sums, *_ = region_statistics(labels, embeddings, int(labels.max(initial=0)))
     pairs, faces = contacts(labels)
     roots = agglomerate(

@@ -16,7 +16,7 @@ from spoco_blocks.learn.network_plan import NetworkPlan
 from spoco_blocks.learn.resume import save_atomically
 
 FORMAT = "spoco_blocks checkpoint"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Checkpoint:
         Probability of foreground that does.
     smallest_voxels : int or None
         Size of a small object, in voxels of the model: the tenth percentile of the annotated ones. None = not known.
+    object_distance : float
+        How far embeddings of one object lie apart.
     iterations : int
         Optimiser steps taken.
     settings : dict
@@ -56,6 +58,7 @@ class Checkpoint:
     clustering_kind: str
     foreground_threshold: float
     smallest_voxels: int | None
+    object_distance: float
     iterations: int
     settings: dict[str, Any]
     weights: dict[str, Tensor]

@@ -10,7 +10,7 @@ from typing import TypeGuard
 import numpy as np
 import torch
 
-from spoco_blocks.clustering import METHODS, Modes
+from spoco_blocks.clustering import Modes
 from spoco_blocks.clustering.whole import segment
 from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.kernels.contingency import Counts, Pairs, merge_tables
@@ -21,7 +21,7 @@ from spoco_blocks.learn.label_values import UNLABELLED
 from spoco_blocks.learn.loader import Batch, Loader
 from spoco_blocks.learn.places import Place, annotated, cluster_place, predict_place, read_places, tabulate
 from spoco_blocks.learn.precision import autocast
-from spoco_blocks.learn.recommend import suited
+from spoco_blocks.learn.recommend import object_distance, suited, suited_method
 from spoco_blocks.learn.seeds import Purpose, generator
 from spoco_blocks.learn.train import Training
 
@@ -103,7 +103,8 @@ class Validation:
         tables, foreground, voxels = [], 0, 0
         scale, device, precision = training.objective.coordinate_scale, training.device, training.precision
         predictions = [predict_place(network, place, scale, device, precision) for place in self.places]
-        method = METHODS[suited(training.pull, network.plan)]()
+        distance = object_distance(training.pull, training.settings.loss)
+        method = suited_method(suited(training.pull, network.plan), distance)
         for number, (place, predicted) in enumerate(zip(self.places, predictions, strict=True)):
             mask = predicted.foreground > THRESHOLD
             segments = cluster_place(predicted, place, network.plan, method, mask, self.smallest_voxels)

@@ -44,10 +44,12 @@ class PredictionSettings(Section):
 class StitchingSettings(Section):
     """The one global decision about which fragments are one object. Distances are in embedding units."""
 
-    merge_distance: Positive = 1.0
-    """Touching fragments whose means are nearer than this are one object."""
-    distinct_distance: Positive = 2.0
-    """Fragments that one block saw touching, farther apart than this, are never fused through a chain of others."""
+    merge_distance: Positive | None = None
+    """Touching fragments whose means are nearer than this are one object; null = 1.25 times as far as embeddings of one
+    object lie apart by what the model was trained to."""
+    distinct_distance: Positive | None = None
+    """Fragments that one block saw touching, farther apart than this, are never fused through a chain of others; null =
+    twice as far."""
     min_overlap: Fraction = 0.5
     """Only for kinds that give final objects (all but modes): objects of neighbouring blocks are one when
     they share this part of the smaller one's section, where both blocks see the same voxels."""

@@ -125,9 +125,14 @@ def run_calibrate(job: CalibrateJob, layout: Layout, execution: Execution) -> Ma
     # Whatever the groups were: in the order of the regions.
     order = np.argsort(region, kind="stable")
     found, counts, region = found[order], counts[order], region[order]
-    modes, representative = merge_modes(found, counts, method.merge_radius)
+    modes, representative = merge_modes(found, counts, method.merging)
     np.savez(results.modes, modes=modes, region=region, representative=representative)
-    decided = {"gradient_threshold": threshold, "modes": len(modes)}
+    decided = {
+        "gradient_threshold": threshold,
+        "bandwidth": method.radius,
+        "merge_radius": method.merging,
+        "modes": len(modes),
+    }
     result = {"job": job.model_dump(mode="json"), **decided, **summary.__dict__}
     return watch.finish(results.manifest("calibrate"), result)
 

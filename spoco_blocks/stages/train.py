@@ -26,7 +26,7 @@ from spoco_blocks.stages.train_loop import TrainingRun, spacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 
 
 def run_train(job: TrainJob, layout: Layout, threads: int, deadline: float | None = None) -> Manifest | None:
@@ -154,6 +154,7 @@ def finish(
         clustering_kind=advice.kind,
         foreground_threshold=advice.foreground_threshold,
         smallest_voxels=smallest,
+        object_distance=advice.object_distance,
         iterations=kept,
         settings=job.model_dump(mode="json"),
         weights=weights["f"],

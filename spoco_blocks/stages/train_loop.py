@@ -14,7 +14,7 @@ from spoco_blocks.engine.layout import ModelResults
 from spoco_blocks.errors import HandOverError, TrainingStoppedError
 from spoco_blocks.learn.curves import Curves, Row
 from spoco_blocks.learn.loader import Loader
-from spoco_blocks.learn.recommend import Recommendation, recommend
+from spoco_blocks.learn.recommend import Recommendation, object_distance, recommend
 from spoco_blocks.learn.resume import StopSignal, save_state, stop_signal
 from spoco_blocks.learn.selection import Selection, Weights
 from spoco_blocks.learn.train import Training
@@ -155,6 +155,7 @@ class TrainingRun:
             self.validation.known,
             training.objective.coordinate_scale,
             pull=training.pull,
+            distance=object_distance(training.pull, training.settings.loss),
             smallest_voxels=self.validation.smallest_voxels,
             device=training.device,
         )

@@ -21,7 +21,7 @@ from spoco_blocks.stages.output import PredictedOutput
 from spoco_blocks.stages.plan.planned import Plan
 from spoco_blocks.stages.sources import open_raw
 
-SAID_BY_THE_MODEL = ("clustering_kind", "foreground_threshold", "smallest_voxels")
+SAID_BY_THE_MODEL = ("clustering_kind", "foreground_threshold", "smallest_voxels", "object_distance")
 REGION_EDGE = 64
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from spoco_blocks.clustering import METHODS, Method
+from spoco_blocks.clustering import METHODS, Method, Modes
 from spoco_blocks.engine.layout import SegmentationResults
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.grid import BlockGrid, Triple, triple
@@ -45,7 +45,7 @@ class Plan:
         Offsets of the affinities that the network predicts; empty = none.
     neighbours : int
         How many of them are direct neighbours.
-    clustering_kind, foreground_threshold, smallest_voxels : str, float, int or None
+    clustering_kind, foreground_threshold, smallest_voxels, object_distance : str, float, int or None, float
         Method, threshold and size of a small object, as the model says.
     predicted : PredictedOutput
         The network, applied to any box.
@@ -72,6 +72,7 @@ class Plan:
     clustering_kind: str
     foreground_threshold: float
     smallest_voxels: int | None
+    object_distance: float
     predicted: PredictedOutput
     stream: bool
     levels: int
@@ -106,7 +107,8 @@ class Plan:
 
     def method(self, chosen: Method | None) -> Method:
         """Give the clustering method: the chosen one, or the model's."""
-        return METHODS[self.clustering_kind]() if chosen is None else chosen
+        method = METHODS[self.clustering_kind]() if chosen is None else chosen
+        return method.suited(self.object_distance) if isinstance(method, Modes) else method
 
     def threshold(self, chosen: float | None) -> float:
         """Give the foreground threshold: the chosen one, or the model's."""

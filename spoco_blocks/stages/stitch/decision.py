@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spoco_blocks.clustering.modes import MERGE_FACTOR, OBJECT_DISTANCE
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.islands import number_roots
 from spoco_blocks.kernels.mutex import mutex_clusters
@@ -17,8 +18,21 @@ from spoco_blocks.stages.stitch.islands import BATCH, CHUNK, Graph, decide_islan
 from spoco_blocks.stages.stitch.tables import SHARES, Column, Edges, Fragments
 
 
+def distances(settings: StitchingSettings, object_distance: float) -> tuple[float, float]:
+    """Give the merge distance and the distinct distance: as set, or by how far embeddings of one object lie apart."""
+    merge, distinct = settings.merge_distance, settings.distinct_distance
+    return MERGE_FACTOR * object_distance if merge is None else merge, 2 * object_distance if distinct is None else distinct
+
+
 def decide(
-    fragments: Fragments, edges: Edges, settings: StitchingSettings, *, final: bool, folder: Path, batch: int = BATCH
+    fragments: Fragments,
+    edges: Edges,
+    settings: StitchingSettings,
+    *,
+    final: bool,
+    folder: Path,
+    object_distance: float = OBJECT_DISTANCE,
+    batch: int = BATCH,
 ) -> NDArray[Any]:
     """Give the smallest fragment of the segment that each fragment belongs to.
 
@@ -32,25 +46,28 @@ def decide(
         Whether fragments are final objects, which are joined by what two blocks see in one place.
     folder : Path
         Where a decision that is too large for memory keeps what it has decided so far.
+    object_distance : float
+        How far embeddings of one object lie apart; what is not set follows from it.
     batch : int
         Fragments that are decided at once; never changes the result.
     """
     if final:
         return join_overlapping(edges, len(fragments.voxels), settings.min_overlap)
+    merge_distance, distinct_distance = distances(settings, object_distance)
     thresholds: dict[str, Any] = {
-        "merge_distance": settings.merge_distance,
+        "merge_distance": merge_distance,
         "small_voxels": settings.small_voxels,
         "small_distance": settings.small_distance,
     }
     if len(fragments.voxels) > batch:
         path = folder / "apart"
         graph = Graph(
-            edges.pairs, edges.contacts, distinct_pairs(fragments, edges, settings.distinct_distance, path),
+            edges.pairs, edges.contacts, distinct_pairs(fragments, edges, distinct_distance, path),
             fragments.weights, fragments.sums,
         )  # fmt: skip
-        name = digest(settings.model_dump(mode="json"))
+        name = digest(settings.model_dump(mode="json"), object_distance)
         return decide_islands(graph, folder / name, batch=batch, **thresholds)
-    distinct = distinct_pairs(fragments, edges, settings.distinct_distance)
+    distinct = distinct_pairs(fragments, edges, distinct_distance)
     return agglomerate(edges.pairs, edges.contacts, distinct, fragments.weights, fragments.sums, **thresholds)
 
 

@@ -16,13 +16,13 @@ from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings.jobs import StitchJob, digest
 from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.plan import Plan
-from spoco_blocks.stages.stitch.decision import decide, number_segments
+from spoco_blocks.stages.stitch.decision import decide, distances, number_segments
 from spoco_blocks.stages.stitch.holes import Filled, Pieces, fill_holes, load_pieces, segments_of_pieces
 from spoco_blocks.stages.stitch.objects import object_table
 from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, report_seams
 from spoco_blocks.stages.stitch.tables import Edges, Fragments, load_edges, load_fragments, load_overlaps
 
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class Clustered:
 
     def lookup(self, fragments: Fragments, edges: Edges, pieces: Pieces, settings: StitchingSettings) -> Filled:
         """Decide, number the segments, and fill their holes."""
-        roots = decide(fragments, edges, settings, final=self.final, folder=self.tables)
+        distance = self.plan.object_distance
+        roots = decide(fragments, edges, settings, final=self.final, folder=self.tables, object_distance=distance)
         ids = number_segments(roots, fragments.voxels, settings.min_voxels)
         if not self.gaps:
             return Filled(ids)
@@ -132,6 +133,7 @@ def write_decision(job: StitchJob, clustered: Clustered, fragments: Fragments, e
         "fragments": len(fragments.voxels) - 1,
         "edges": len(edges.pairs),
         "segments": table.num_rows,
+        **dict(zip(("merge_distance", "distinct_distance"), distances(settings, plan.object_distance), strict=True)),
         "holes": decided.holes,
         "hole_voxels": decided.voxels,
         "seams": report_seams(planes, seams, plan.cluster_grid),
