@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from spoco_blocks.clustering.context import Context
 from spoco_blocks.kernels.lookup import apply_lookup
+from spoco_blocks.kernels.regions import contacts
 
 # Where nothing is known of the size of objects.
 PIECE_VOXELS = 50
@@ -27,7 +28,8 @@ def without_pieces(
     context : Context
         Says how large objects are, and where the array cuts them.
     min_voxels : int or None
-        Smaller labels are pieces; None = half of a small object of the volume.
+        Smaller labels are pieces; None = by a small object of the volume: of half its size where a label is alone, of
+        four fifths where it touches another, of which it may be a part.
     reach : int
         How far away the object may be, in voxels; pieces farther from all become background.
 
@@ -49,6 +51,7 @@ def _least(
     if min_voxels is not None or context.smallest_voxels is None:
         return np.full(counts.shape, max(1, PIECE_VOXELS if min_voxels is None else min_voxels))
     least = np.full(counts.shape, max(1, context.smallest_voxels // 2))
+    least[np.unique(contacts(labels)[0])] = max(1, 4 * context.smallest_voxels // 5)
     for axis, ends in enumerate(context.cut):
         for plane, cut in zip((0, -1), ends, strict=True):
             if cut:

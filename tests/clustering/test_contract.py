@@ -159,6 +159,19 @@ def test_pieces_are_small_by_the_size_of_annotated_objects(settings, smallest, k
     assert set(np.bincount(labels.ravel())[1:]) == kept
 
 
+def test_what_touches_another_object_has_to_be_larger():
+    """A slab of 24 voxels along one of 72, kept apart by affinities of 0 between them."""
+    truth = np.zeros((1, 24, 24), np.uint32)
+    truth[0, 2:8, 2:14], truth[0, 8:10, 2:14] = 1, 2
+    values = np.full((3, *truth.shape), 255, np.uint8)
+    values[0, 0, 7] = values[2, 0, 6:8] = 0
+    affinities = Affinities(values, np.array([(0, 1, 0), (0, 0, 1), (0, 2, 0)]), 2)
+    for smallest, kept in ((30, {72, 24}), (31, {72, 24}), (32, {96}), (48, {96})):
+        given = Context(affinities=affinities, smallest_voxels=smallest)
+        labels = Mutex()(np.zeros((3, *truth.shape), np.float32), truth > 0, given)
+        assert set(np.bincount(labels.ravel())[1:]) == kept
+
+
 def test_of_an_object_that_the_array_cuts_a_part_is_enough():
     truth = np.zeros((1, 24, 24), np.uint32)
     truth[0, 2:12, :6], truth[0, 2:12, 9:24] = 1, 2

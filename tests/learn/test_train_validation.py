@@ -10,7 +10,7 @@ import torch
 from runs import PATCH, loader, open_balls, steps, training, write_balls
 from scipy import ndimage
 
-from spoco_blocks.clustering import METHODS, Modes
+from spoco_blocks.clustering import METHODS
 from spoco_blocks.grid import Box
 from spoco_blocks.kernels.contingency import contingency
 from spoco_blocks.kernels.scores import scores
@@ -19,7 +19,15 @@ from spoco_blocks.learn.label_values import BACKGROUND
 from spoco_blocks.learn.network_plan import plan_network
 from spoco_blocks.learn.places import Place, central_box, cluster_place, predict_place, read_places, tabulate
 from spoco_blocks.learn.predict import Prediction
-from spoco_blocks.learn.recommend import ENOUGH, THRESHOLDS, Recommendation, recommend, suited
+from spoco_blocks.learn.recommend import (
+    ENOUGH,
+    THRESHOLDS,
+    Recommendation,
+    object_distance,
+    recommend,
+    suited,
+    suited_method,
+)
 from spoco_blocks.learn.validation import THRESHOLD, Validation, validation_voxels
 from spoco_blocks.settings.loss import LossSettings
 
@@ -61,7 +69,8 @@ def segmented(trained, place, scale=(4.0, 4.0, 4.0)):
     network = trained.g.eval()
     predicted = predict_place(network, place, scale)
     mask = predicted.foreground > THRESHOLD
-    return cluster_place(predicted, place, network.plan, Modes(), mask), mask
+    method = suited_method("modes", object_distance(trained.pull, trained.settings.loss))
+    return cluster_place(predicted, place, network.plan, method, mask), mask
 
 
 def test_scores_are_those_of_the_segments_against_the_labels(folder, trained):
@@ -249,3 +258,14 @@ def test_of_a_large_part_boxes_around_annotated_objects_are_read(folder, monkeyp
     assert place.labels.max() > 0
     nothing = replace(part, volume=replace(part.volume, anchors={}))
     assert len(read_places(nothing, 2 * 12**3, STRIDE)) == 1
+
+
+def test_distances_follow_from_the_pull_term():
+    loss = LossSettings()
+    assert object_distance(0.0, loss) == 1.0
+    assert object_distance(0.01, loss) == pytest.approx(1.2)
+    # Never so far that what lies half way to another object is merged.
+    assert object_distance(0.5, loss) == object_distance(float("inf"), loss) == 1.6
+    assert object_distance(0.0, LossSettings(delta_var=0.4)) == 0.8
+    assert suited_method("modes", 1.2).bandwidth == suited_method("modes", 1.2).merge_radius == 1.2
+    assert suited_method("mutex", 1.2) == METHODS["mutex"]()

@@ -21,7 +21,10 @@ from spoco_blocks.stages.stitch.tables import SHARES, Column, Edges, Fragments
 def distances(settings: StitchingSettings, object_distance: float) -> tuple[float, float]:
     """Give the merge distance and the distinct distance: as set, or by how far embeddings of one object lie apart."""
     merge, distinct = settings.merge_distance, settings.distinct_distance
-    return MERGE_FACTOR * object_distance if merge is None else merge, 2 * object_distance if distinct is None else distinct
+    return (
+        MERGE_FACTOR * object_distance if merge is None else merge,
+        2 * object_distance if distinct is None else distinct,
+    )
 
 
 def decide(
