@@ -41,8 +41,8 @@ class EmbeddingMutex:
     reaches_voxels: tuple[int, ...] = (3, 9)
     """How far apart voxels are that may keep apart: more than the width of borders."""
     min_voxels: int | None = None
-    """Smaller pieces, most of them on borders, go to the nearest larger one; null = by what small annotated objects have
-    (the tenth percentile of those the model learnt from): half of that where a piece is alone, four fifths where it
+    """Smaller pieces, most of them on borders, go to the nearest larger one; null = by small annotated objects (the
+    tenth percentile of those the model learnt from): half of their size where a piece is alone, four fifths where it
     touches another."""
     max_fill_voxels: int = 8
     """Voxels farther than this from every larger piece become background."""

@@ -30,8 +30,8 @@ class Mutex:
     kind: Literal["mutex"] = "mutex"
     """Name of the method."""
     min_voxels: int | None = None
-    """Smaller pieces, most of them on borders, go to the nearest larger one; null = by what small annotated objects have
-    (the tenth percentile of those the model learnt from): half of that where a piece is alone, four fifths where it
+    """Smaller pieces, most of them on borders, go to the nearest larger one; null = by small annotated objects (the
+    tenth percentile of those the model learnt from): half of their size where a piece is alone, four fifths where it
     touches another."""
     max_fill_voxels: int = 8
     """Voxels farther than this from every larger piece become background."""
