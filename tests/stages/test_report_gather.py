@@ -54,6 +54,8 @@ def results_folder(tmp_path, shape=(16, 48, 48)):
     model.curves.write_text("iteration,pull,push,validation_pull\n1,1,2,\n2,0.5,,0.25\n")
     for shard, seconds in enumerate((3.0, 5.0)):
         Manifest("embed", "e", result={"job": {"raw": 1}}, seconds=seconds).write(results.manifest("embed", shard))
+    decided = {"gradient_threshold": 0.123456, "modes": 7, "kind": "modes"}
+    Manifest("calibrate", "c", result=decided).write(results.manifest("calibrate"))
     Manifest("embed", "old", seconds=99).write(results.manifest("embed", 2))
     region = [[0, 0, 0], [16, 48, 24]]
     Manifest("evaluate", "v", result={"region": region}, finished="2025", machine=machine).write(
@@ -74,18 +76,22 @@ def report_job(tmp_path, truth=True):
 
 def test_gathers_what_the_stages_left_behind(tmp_path):
     found = gather(results_folder(tmp_path), report_job(tmp_path))
-    assert found.stages == [StageTime("train", 60), StageTime("embed", 5.0, (3.0, 5.0)), StageTime("evaluate", 0)]
+    assert found.stages == [
+        StageTime("train", 60), StageTime("embed", 5.0, (3.0, 5.0)), StageTime("calibrate", 0), StageTime("evaluate", 0)
+    ]  # fmt: skip
+    assert sorted(found.decided.values()) == ["0.1235", "7", "modes"]
     assert found.notes == ["Train longer."]
     assert found.scored == Box((0, 0, 0), (16, 48, 24))
     assert found.scores["ap50"] == 1
     assert found.versions == {"numpy": "2.0", "python": "3.11"}
-    assert found.provenance == {"train": "t", "embed": "e", "evaluate": "v"}
+    assert found.provenance == {"train": "t", "embed": "e", "calibrate": "c", "evaluate": "v"}
     assert [row["loss"] for _, row in found.curves] == [3.0, 0.5]
     assert len(found.objects) == len(np.unique(found.picture.segments)) - 1
     np.testing.assert_array_equal(found.picture.truth, found.picture.segments)
     np.testing.assert_array_equal(found.picture.foreground > 0.5, found.picture.truth > 0)
     assert found.picture.embedding_rgb.shape == (3, 16, 48, 48)
-    written(tmp_path, found)
+    text = " ".join(" ".join(written(tmp_path, found)[1].text).split())
+    assert "the core of an object 0.1235" in text
 
 
 def test_gathers_what_there_is(tmp_path):

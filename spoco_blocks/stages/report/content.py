@@ -151,6 +151,8 @@ class ReportContent:
         Of the stages that were estimated.
     settings : dict
         Settings of each stage.
+    decided : dict
+        What clustering and stitching went by, set or found by the program.
     versions : dict
         Versions of the programs.
     provenance : dict
@@ -177,6 +179,7 @@ class ReportContent:
     stages: list[StageTime] = field(default_factory=list)
     costs: list[StageCost] = field(default_factory=list)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    decided: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     seams: Mapping[str, Any] | None = None

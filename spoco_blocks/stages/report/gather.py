@@ -22,7 +22,7 @@ from spoco_blocks.stages.report.content import ObjectTable, Picture, ReportConte
 from spoco_blocks.stages.report.costs import gather_costs
 from spoco_blocks.stages.report.images import embedding_rgb
 from spoco_blocks.stages.report.selection import Subject, choose, read_strided
-from spoco_blocks.stages.report.wording import STAGES, TERMS
+from spoco_blocks.stages.report.wording import DECIDED, STAGES, TERMS
 from spoco_blocks.stages.sources import open_like, open_source
 from spoco_blocks.volumes import Volume, read_instances
 
@@ -57,6 +57,7 @@ def gather(layout: Layout, job: ReportJob) -> ReportContent:
         stages=[_time(stage, manifests) for stage, manifests in ran.items()],
         costs=gather_costs(layout, job.segmentation, ran),
         settings=_settings(ran, job),
+        decided=_decided(ran),
         versions=_versions(newest),
         provenance={stage: manifests[0].digest for stage, manifests in ran.items()},
         seams=ran["stitch"][0].result.get("seams") if "stitch" in ran else None,
@@ -94,6 +95,12 @@ def _settings(ran: Ran, job: ReportJob) -> dict[str, Any]:
         STAGES[stage]: manifests[0].result["job"] for stage, manifests in ran.items() if "job" in manifests[0].result
     }
     return jobs or {"Report": job.model_dump(mode="json")}
+
+
+def _decided(ran: Ran) -> dict[str, str]:
+    found = {name: value for manifests in ran.values() for name, value in manifests[0].result.items()}
+    return {text: f"{found[name]:.4g}" if isinstance(found[name], float) else str(found[name])
+            for name, text in DECIDED.items() if found.get(name) is not None}  # fmt: skip
 
 
 def _versions(manifest: Manifest | None) -> dict[str, str]:

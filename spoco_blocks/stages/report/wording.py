@@ -22,6 +22,19 @@ class ScoreText:
     share: bool = True
 
 
+# Results of stages that say what clustering and stitching went by.
+DECIDED = {
+    "kind": "Clustering",
+    "foreground_threshold": "Probability above which a voxel is foreground",
+    "gradient_threshold": "Change of the embedding below which a voxel is the core of an object",
+    "bandwidth": "Bandwidth of modes",
+    "merge_radius": "Distance under which modes are one",
+    "modes": "Modes found",
+    "merge_distance": "Distance under which touching fragments are one object",
+    "distinct_distance": "Distance above which they never are, not even through others",
+}
+
+
 SCORES = (
     ScoreText(
         "ap50",
