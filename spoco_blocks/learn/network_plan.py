@@ -57,6 +57,11 @@ class NetworkPlan:
         return sum(sum(map(abs, offset)) == 1 for offset in self.offsets)
 
     @property
+    def reach(self) -> Triple:
+        """The longest offset along each axis."""
+        return triple(max((abs(offset[axis]) for offset in self.offsets), default=0) for axis in range(3))
+
+    @property
     def stride(self) -> Triple:
         """Total stride; origins of blocks must be multiples of it."""
         return triple(prod(pool[axis] for pool in self.pools) for axis in range(3))

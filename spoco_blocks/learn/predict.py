@@ -96,6 +96,11 @@ class Predictor:
         self._batch = batch
         self._computing = threading.Lock()
 
+    @property
+    def halo(self) -> Triple:
+        """Margin beyond which no input voxel can reach an output."""
+        return self.network.plan.halo
+
     def __call__(self, raw: NDArray[np.float32], keep: Box | None = None) -> Prediction:
         """Predict an array, or a box of it.
 

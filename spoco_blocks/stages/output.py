@@ -17,6 +17,7 @@ from spoco_blocks.stages.mask import Mask
 from spoco_blocks.stages.sources import open_source
 
 if TYPE_CHECKING:
+    from spoco_blocks.learn.mirrored import Mirrored
     from spoco_blocks.learn.predict import Predictor
 
 LARGEST_INT8 = 127
@@ -137,7 +138,7 @@ class PredictedOutput:
         Of the raw data.
     checkpoint, weights, identity : str
         File of the model, network ("f" or "g") and digest of its weights.
-    precision, patch_voxels, batch : str, tuple of int or None, int
+    precision, patch_voxels, batch, mirrored : str, tuple of int or None, int, bool
         See `PredictionSettings`.
     scale : tuple of float or None
         What 1 means in each channel of int8 embeddings; None = float16.
@@ -162,24 +163,27 @@ class PredictedOutput:
     channels: int
     offsets: int
     other: str | None = None
+    mirrored: bool = False
 
     @property
     def networks(self) -> int:
         """Networks that are applied."""
         return 1 if self.other is None else 2
 
-    def predictor(self) -> Predictor:
+    def predictor(self) -> Predictor | Mirrored:
         """Load the network, once per process."""
         return self._open(self.weights, self.identity)
 
-    def _open(self, weights: str, identity: str) -> Predictor:
-        return open_predictor(self.checkpoint, weights, identity, self.precision, self.patch_voxels, self.batch)
+    def _open(self, weights: str, identity: str) -> Predictor | Mirrored:
+        how = self.precision, self.patch_voxels, self.batch, self.mirrored
+        return open_predictor(self.checkpoint, weights, identity, *how)
 
     def seen(self, box: Box) -> Box:
         """Give what the network must see: the box, its halo, from a multiple of the stride on."""
-        plan = self.predictor().network.plan
-        start = triple(max(0, a - h) // s * s for a, h, s in zip(box.start, plan.halo, plan.stride, strict=True))
-        stop = triple(min(b + h, e) for b, h, e in zip(box.stop, plan.halo, self.shape, strict=True))
+        predictor = self.predictor()
+        halo, stride = predictor.halo, predictor.network.plan.stride
+        start = triple(max(0, a - h) // s * s for a, h, s in zip(box.start, halo, stride, strict=True))
+        stop = triple(min(b + h, e) for b, h, e in zip(box.stop, halo, self.shape, strict=True))
         return Box(start, stop)
 
     def read(self, box: Box) -> Output:
@@ -213,18 +217,26 @@ class PredictedOutput:
 
 @lru_cache(maxsize=2)
 def open_predictor(
-    checkpoint: str, weights: str, identity: str, precision: str, patch_voxels: Triple | None, batch: int
-) -> Predictor:
+    checkpoint: str,
+    weights: str,
+    identity: str,
+    precision: str,
+    patch_voxels: Triple | None,
+    batch: int,
+    mirrored: bool,
+) -> Predictor | Mirrored:
     """Load f or g once per process; `identity` is its digest, so that a retrained model is loaded anew."""
     # PyTorch takes a second and 200 MB, which processes that only read what was stored do not spend.
     from spoco_blocks.learn.checkpoint import load_checkpoint
     from spoco_blocks.learn.device import choose_device
+    from spoco_blocks.learn.mirrored import Mirrored
     from spoco_blocks.learn.predict import Predictor
 
     # One thread, whatever the executor: results then do not depend on how many share the machine.
     device = choose_device(threads=1)
     network = load_checkpoint(Path(checkpoint)).network(ema=weights == "g")
-    return Predictor(network, device, precision=precision, patch_voxels=patch_voxels, batch=batch)
+    predictor = Predictor(network, device, precision=precision, patch_voxels=patch_voxels, batch=batch)
+    return Mirrored(predictor) if mirrored else predictor
 
 
 def nothing(box: Box, source: OutputSource, dtype: np.dtype[Any]) -> Output:

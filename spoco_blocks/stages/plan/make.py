@@ -73,7 +73,9 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
         origin=part.start,
         shape=shape,
         block_shape=triple(wanted),
-        network_halo=checkpoint.plan.halo,
+        network_halo=triple(
+            h + r * job.prediction.mirrored for h, r in zip(checkpoint.plan.halo, checkpoint.plan.reach, strict=True)
+        ),
         stride=stride,
         # Across coarse sections the same length is fewer voxels.
         cluster_halo=triple(
@@ -110,6 +112,7 @@ def _predicted(job: PlanJob, part: Box, volume: dict[str, Any], checkpoint: Chec
         precision=job.prediction.precision,
         patch_voxels=job.prediction.patch_voxels,
         batch=job.prediction.batch,
+        mirrored=job.prediction.mirrored,
         scale=None,
         channels=checkpoint.plan.embedding_channels,
         offsets=len(checkpoint.plan.offsets),
