@@ -52,7 +52,7 @@ class Mirrored:
     @property
     def halo(self) -> Triple:
         """Margin beyond which no input voxel can reach an output."""
-        return triple(h + r for h, r in zip(self._predictor.halo, self.network.plan.reach, strict=True))
+        return self.network.plan.mirrored_halo
 
     def __call__(self, raw: NDArray[np.float32], keep: Box | None = None) -> Prediction:
         """Predict an array, or a box of it; see `Predictor`."""

@@ -87,6 +87,11 @@ class NetworkPlan:
             radii.append(-(-radius // step) * step)
         return triple(radii)
 
+    @property
+    def mirrored_halo(self) -> Triple:
+        """The same where mirror images are predicted too, whose affinities lie as far away as offsets are long."""
+        return triple(-(-(h + r) // s) * s for h, r, s in zip(self.halo, self.reach, self.stride, strict=True))
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> NetworkPlan:
         """Read the plan back from a checkpoint."""

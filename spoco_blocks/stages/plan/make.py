@@ -73,9 +73,7 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
         origin=part.start,
         shape=shape,
         block_shape=triple(wanted),
-        network_halo=triple(
-            h + r * job.prediction.mirrored for h, r in zip(checkpoint.plan.halo, checkpoint.plan.reach, strict=True)
-        ),
+        network_halo=checkpoint.plan.mirrored_halo if job.prediction.mirrored else checkpoint.plan.halo,
         stride=stride,
         # Across coarse sections the same length is fewer voxels.
         cluster_halo=triple(
