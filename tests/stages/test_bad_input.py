@@ -104,7 +104,7 @@ def changed_checkpoint(trained, tmp_path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 1}, "version 1, this program reads version 3"),
+        ({"version": 1}, "version 1, this program reads version 4"),
         ({"voxel_size_nm": (250.0, 250.0, 250.0)}, "choose the `level`"),
         ({"planar": True}, "was trained on 2D images"),
     ],

@@ -17,7 +17,8 @@ from spoco_blocks.errors import GridError
 from spoco_blocks.grid import Box
 from spoco_blocks.learn.checkpoint import load_checkpoint
 from spoco_blocks.learn.intensity import Normalisation
-from spoco_blocks.learn.predict import predict
+from spoco_blocks.learn.mirrored import Mirrored
+from spoco_blocks.learn.predict import Predictor, predict
 from spoco_blocks.volumes import open_volume
 
 SHAPE = (40, 48, 64)
@@ -73,6 +74,25 @@ def test_f_predicts_where_it_is_asked_to(trained, first):
     expected = predict(network, normalised).embeddings
     np.testing.assert_allclose(whole(other.embeddings), expected.astype(np.float16), rtol=2e-3, atol=2e-3)
     assert np.abs(whole(other.embeddings) - whole(first.embeddings)).max() > 0.01
+
+
+@pytest.mark.parametrize("blocks", [[20, 24, 32], [12, 16, 20]])
+def test_mirror_images_are_averaged_where_asked_for(trained, first, blocks):
+    other = trained.segment(
+        f"mirrored{blocks[0]}",
+        prediction={"mirrored": True},
+        blocks={"shape_voxels": blocks, "halo_voxels": 8},
+        clustering={"kind": "mutex"},
+    )
+    labels = Manifest.read(trained.layout.volume("balls").manifest).result
+    raw = open_volume(trained.tree["volumes"]["balls"]["raw"]["uri"]).read(Box.of_shape(SHAPE))
+    normalised = Normalisation(tuple(labels["intensity_low"]), tuple(labels["intensity_high"]))(raw)
+    network = load_checkpoint(trained.layout.model("balls").checkpoint).network()
+    expected = Mirrored(Predictor(network))(normalised)
+    assert np.abs(whole(other.foreground) - np.maximum(expected.foreground * 255, 1)).max() <= 0.51
+    assert np.abs(whole(other.affinities) - expected.affinities * 255).max() <= 0.51
+    np.testing.assert_allclose(whole(other.embeddings), whole(first.embeddings), rtol=2e-3, atol=2e-3)
+    assert np.abs(whole(other.affinities).astype(int) - whole(first.affinities)).max() > 5
 
 
 @pytest.mark.parametrize("blocks", [[40, 48, 64], [12, 16, 20]])
