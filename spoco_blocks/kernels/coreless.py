@@ -76,6 +76,8 @@ def label_places(
     -----
     O(m) time: three pointers follow the voxel in the list to its neighbours. Memory: 16 bytes per listed voxel.
     """
+    # One type, whoever lists them: kernels are compiled for it before workers start.
+    places = np.ascontiguousarray(places, np.int64)
     values = np.empty(len(places), np.int64)
     _nearest_listed(vectors, mode_table(modes), np.float32(float(max_distance) ** 2), values)
     parents = np.arange(len(places))

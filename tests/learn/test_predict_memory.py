@@ -61,7 +61,7 @@ raw = np.random.default_rng(0).normal(size=(1, 96, 96, 96)).astype(np.float32)
 whole = Predictor(network(32))(raw)
 tight = Predictor(network(32), patch_voxels={patch}, batch={batch})
 for _ in range(2):
-    leave(180)
+    leave(220)
     found = tight(raw)
     lift()
     for name in ("embeddings", "foreground", "affinities"):
