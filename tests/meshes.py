@@ -45,6 +45,7 @@ def segmented(folder: Path, labels: np.ndarray, blocks, voxel_size_nm=(30.0, 20.
         planar=planar, offsets=(), neighbours=0, clustering_kind="modes", foreground_threshold=0.3,
         smallest_voxels=60, predicted=predicted, stream=False, levels=len(levels), factors=factors,
         object_distance=1.0,
+        step=(2, 2, 2),
     )  # fmt: skip
     Manifest("plan", "p", result={"plan": plan.describe()}).write(results.manifest("plan"))
     Manifest("pyramid", "y").write(results.manifest("pyramid"))

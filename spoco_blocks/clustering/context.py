@@ -43,7 +43,7 @@ class Context:
     other : ndarray of float16 or float32, shape (c, z, y, x), or None
         What the other of the networks f and g embeds the array as, for methods that ask whether both agree.
     smallest_voxels : int or None
-        Size of small objects of the volume: labels of half of it are pieces of others.
+        Size of small objects of the volume: by it a label is told from a piece of another.
     cut : tuple of (bool, bool)
         Along z, y, x: whether the volume goes on before the array, and behind it, so that objects there are cut.
     step : tuple of int

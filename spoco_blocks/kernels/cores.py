@@ -17,6 +17,8 @@ from spoco_blocks.kernels.union_find import find, union
 
 # Square of how far two voxels of one object without a mode may be, by the reach: both are noisy, where a mode is not.
 STRAY = np.float32(2.25)
+# The squared distance to a mode where there is none.
+FAR = np.float32(1e30)
 
 Cores = tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.float64]]
 
@@ -178,7 +180,7 @@ def _assign(
     mode = 0
     for j in range(len(places)):
         i = places[j, 1]
-        squared = squared_distance(vectors[j], modes[mode]) if k > 0 else np.float32(np.inf)
+        squared = squared_distance(vectors[j], modes[mode]) if k > 0 else FAR
         name = 0
         if squared > bound:
             name, alone = find_stray(vectors[j], STRAY * bound, strays)

@@ -76,7 +76,7 @@ class Growth:
         vectors = self._vectors[self._waiting]
         if vectors.dtype == np.uint16:
             vectors = vectors.view(np.float16)
-        return self._sources[self._waiting], vectors.astype(np.float32)
+        return self._sources[self._waiting], vectors.astype(np.float32, copy=False)
 
     def seed(self, labels: NDArray[np.uint32], means: NDArray[np.floating[Any]]) -> None:
         """Label voxels that have no label yet.

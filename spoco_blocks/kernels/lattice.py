@@ -14,6 +14,8 @@ from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels
 from spoco_blocks.kernels.rows import widen_row
 
 MIXED = np.uint32(0xFFFFFFFF)
+# Farther than anything; no infinity, which kernels that may reorder sums need not know.
+FAR = np.float32(np.finfo(np.float32).max)
 # Rows with (z + y) divisible by this are added up for the means.
 SUMMED = 4
 
@@ -277,7 +279,7 @@ def _nearest_around(
     means: NDArray[np.float32],
 ) -> tuple[np.uint32, np.float32]:
     """Give the label around a voxel whose mean is nearest, the smallest of equals, and its squared distance."""
-    choice, best, last = np.uint32(0), np.float32(np.inf), np.uint32(0)
+    choice, best, last = np.uint32(0), FAR, np.uint32(0)
     for column in columns:
         for start in around:
             label = lattice[start + column]

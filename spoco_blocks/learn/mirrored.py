@@ -64,11 +64,12 @@ class Mirrored:
             triple(max(0, a - r) for a, r in zip(keep.start, plan.reach, strict=True)),
             triple(min(b + r, n) for b, r, n in zip(keep.stop, plan.reach, whole.shape, strict=True)),
         )
-        embeddings = self._predictor(padded, keep).embeddings
         total = np.zeros((1 + len(plan.offsets), *grown.shape), np.float32)
         weights = np.zeros_like(total)
         for mirrored, swapped in self._images:
-            found = self._predict_image(padded, grown, mirrored, swapped)
+            predicted, found = self._predict_image(padded, grown, mirrored, swapped)
+            if not mirrored and not swapped:
+                embeddings = predicted.embeddings[:, *keep.relative_to(grown.start).slices]
             for number, offset in enumerate(((0, 0, 0), *plan.offsets)):
                 turned = triple(o if axis in mirrored else 0 for axis, o in enumerate(offset))
                 if turned not in (offset, (0, 0, 0)):
@@ -76,7 +77,9 @@ class Mirrored:
                     continue
                 _add_shifted(total[number], weights[number], found[number], turned)
         mean = (total / weights)[:, *keep.relative_to(grown.start).slices]
-        return Prediction(embeddings, np.ascontiguousarray(mean[0]), np.ascontiguousarray(mean[1:]))
+        return Prediction(
+            np.ascontiguousarray(embeddings), np.ascontiguousarray(mean[0]), np.ascontiguousarray(mean[1:])
+        )
 
     def memory_bytes(self, shape: Triple, keep: Box | None = None) -> int:
         """Project the most memory that predicting an array of this shape takes on a CPU; see `Predictor`."""
@@ -87,8 +90,8 @@ class Mirrored:
 
     def _predict_image(
         self, padded: NDArray[np.float32], box: Box, mirrored: tuple[int, ...], swapped: bool
-    ) -> NDArray[np.float32]:
-        """Predict a box in a mirror image; turned back, offsets as those of the network, foreground first."""
+    ) -> tuple[Prediction, NDArray[np.float32]]:
+        """Predict a box in a mirror image; and, turned back, foreground and the network's affinities."""
         plan, order = self.network.plan, (0, 2, 1) if swapped else (0, 1, 2)
         turned = np.flip(padded, tuple(axis + 1 for axis in mirrored)).transpose(0, *(axis + 1 for axis in order))
         extent = padded.shape[1:]
@@ -99,7 +102,9 @@ class Mirrored:
         predicted = self._predictor(np.ascontiguousarray(turned), where)
         numbers = [plan.offsets.index(triple(offset[axis] for axis in order)) for offset in plan.offsets]
         found = np.concatenate([predicted.foreground[None], predicted.affinities[numbers]])
-        return np.flip(found.transpose(0, *(axis + 1 for axis in order)), tuple(axis + 1 for axis in mirrored))
+        return predicted, np.flip(
+            found.transpose(0, *(axis + 1 for axis in order)), tuple(axis + 1 for axis in mirrored)
+        )
 
 
 def _alike(steps: tuple[Triple, ...], offsets: tuple[Triple, ...]) -> bool:

@@ -57,6 +57,11 @@ class NetworkPlan:
         return sum(sum(map(abs, offset)) == 1 for offset in self.offsets)
 
     @property
+    def step(self) -> Triple:
+        """Along each axis, every how many voxels one is clustered first: all of them where voxels are long."""
+        return triple(1 if extent == 1 else 2 for extent in self.kernels[0])
+
+    @property
     def reach(self) -> Triple:
         """The longest offset along each axis."""
         return triple(max((abs(offset[axis]) for offset in self.offsets), default=0) for axis in range(3))

@@ -128,7 +128,7 @@ def cluster_place(
     segments = np.zeros(mask.shape, np.uint32)
     for part in parts:
         affinities = Affinities(values[:, part], offsets, plan.neighbours) if plan.offsets else None
-        context = Context(affinities=affinities, smallest_voxels=smallest_voxels)
+        context = Context(affinities=affinities, smallest_voxels=smallest_voxels, step=plan.step)
         found = segment(method, predicted.embeddings[:, part], mask[part], context)
         segments[part] = np.where(found > 0, found + segments.max(), 0)
     return segments

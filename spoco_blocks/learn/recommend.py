@@ -92,7 +92,7 @@ def recommend(
     for each threshold.
     """
     if not any(len(annotated(place)) for place in places):
-        return Recommendation()
+        return Recommendation(suited(pull, network.plan), object_distance=distance)
     predicted = [predict_place(network, place, scale, device) for place in places]
     kind, found = suited(pull, network.plan), []
     method = suited_method(kind, distance)

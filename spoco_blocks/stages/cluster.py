@@ -29,7 +29,7 @@ from spoco_blocks.stages.rehearsal import rehearsed_block, rehearsed_embeddings
 from spoco_blocks.stages.sources import open_source
 
 # Labels and work arrays of a voxel, with affinities and without: measured where all voxels are foreground.
-MUTEX_BYTES, OTHER_BYTES = 100, 170
+MUTEX_BYTES, OTHER_BYTES, OTHER_CHANNEL_BYTES = 100, 110, 8
 VERSION = 5
 
 
@@ -119,8 +119,9 @@ class ClusterBlock:
     def memory_bytes(self, block: Block) -> int:
         """Getting the output, or clustering it: as it is stored, in float32, labels and work arrays."""
         output, voxels = self.source.output, block.outer.size
+        other = OTHER_BYTES + OTHER_CHANNEL_BYTES * output.channels
         stored = voxels * (2 * output.channels * output.networks + 1 + output.offsets)
-        work = voxels * (4 * output.channels * output.networks + (MUTEX_BYTES if output.offsets else OTHER_BYTES))
+        work = voxels * (4 * output.channels * output.networks + (MUTEX_BYTES if output.offsets else other))
         return max(output.memory_bytes(block.outer), stored + work)
 
 

@@ -81,6 +81,8 @@ class CompareBlock:
         """Compare one voxel."""
         one = Box((0, 0, 0), (1, 1, 1))
         contingency(read_instances(open_source(self.truth), one), open_source(self.segments).read(one))
+        if self.gaps:
+            number_gaps(np.zeros((1, 1, 1), np.uint32), planar=self.planar)
 
     def memory_bytes(self, block: Block) -> int:
         """Truth, segments and mask."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spoco_blocks.errors import CheckpointError
 from spoco_blocks.grid import Box, Triple, triple
 from spoco_blocks.learn.intensity import Normalisation
 from spoco_blocks.settings.sections import Source
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from spoco_blocks.learn.mirrored import Mirrored
     from spoco_blocks.learn.predict import Predictor
 
-LARGEST_INT8 = 127
+LARGEST_INT8, LARGEST_FLOAT16 = 127, 65504
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +199,7 @@ class PredictedOutput:
             return nothing(box, self, dtype)
         raw, inside = self.normalisation(raw), box.relative_to(seen.start)
         predicted, other = self.predictor()(raw, inside), None
+        self._check(predicted.embeddings, box)
         if self.other is not None:
             of_other = self._open("f" if self.weights == "g" else "g", self.other)(raw, inside)
             other = quantised(of_other.embeddings, self.scale)
@@ -207,6 +209,15 @@ class PredictedOutput:
             foreground[~wanted] = 0
         affinities = as_byte(predicted.affinities) if self.offsets else None
         return Output(quantised(predicted.embeddings, self.scale), foreground, affinities, other)
+
+    def _check(self, embeddings: NDArray[np.float32], box: Box) -> None:
+        largest = max(-float(embeddings.min()), float(embeddings.max()))
+        if not largest <= LARGEST_FLOAT16:
+            raise CheckpointError(
+                f"{self.checkpoint} gives embeddings of up to {largest:g} for the voxels {box}, where at most "
+                f"{LARGEST_FLOAT16} can be stored; look at the raw data there, and at the learning curves: a training "
+                "that diverged has to be repeated with a lower learning_rate."
+            )
 
     def memory_bytes(self, box: Box) -> int:
         """The network's activations and what it gives, as numbers and as they are stored; raw data as they are read."""

@@ -73,6 +73,8 @@ class RelabelBlock:
     def warm(self) -> None:
         """Relabel one voxel."""
         apply_lookup(np.zeros((1, 1, 1), np.uint32), np.zeros(1, np.load(self.lookup, mmap_mode="r").dtype))
+        if self.holes:
+            number_gaps(np.zeros((1, 1, 1), np.uint32), planar=self.planar)
 
     def memory_bytes(self, block: Block) -> int:
         """Two arrays, as they are and compressed."""

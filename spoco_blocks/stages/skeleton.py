@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -171,11 +172,12 @@ class SkeletonBlock:
 def read_mask(volume: Volume, box: Box, number: int, voxels: int) -> NDArray[np.bool_]:
     """Read where an object is, a slab of about so many voxels at a time."""
     mask = np.empty(box.shape, np.bool_)
-    rows = max(1, voxels // (box.shape[1] * box.shape[2]))
-    for first in range(0, box.shape[0], rows):
-        last = min(first + rows, box.shape[0])
-        start = (box.start[0] + first, *box.start[1:])
-        mask[first:last] = volume.read(Box(start, (box.start[0] + last, *box.stop[1:]))) == number
+    rows = min(box.shape[1], max(1, voxels // box.shape[2]))
+    planes = max(1, voxels // (rows * box.shape[2]))
+    for z, y in product(range(0, box.shape[0], planes), range(0, box.shape[1], rows)):
+        stop = (min(z + planes, box.shape[0]), min(y + rows, box.shape[1]), box.shape[2])
+        part = Box((z, y, 0), stop)
+        mask[part.slices] = volume.read(part.shifted(box.start)) == number
     return mask
 
 

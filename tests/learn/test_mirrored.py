@@ -29,7 +29,6 @@ def raw_of(shape):
 
 @pytest.mark.parametrize("planar", [False, True])
 def test_a_mirror_image_gets_the_mirrored_prediction(planar):
-    """Also of sizes that are padded: what is left then is that padding, at one end or the other."""
     plain = predictor(planar=planar)
     mean = Mirrored(plain)
     stride = plain.network.plan.stride

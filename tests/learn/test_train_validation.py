@@ -235,7 +235,9 @@ def test_a_foreground_that_spills_gets_a_higher_threshold(trained, monkeypatch):
 def test_nothing_annotated_gives_the_defaults(folder, trained):
     (place,) = judged(folder, annotated=6).known
     unknown = replace(place, labels=np.zeros_like(place.labels))
-    assert recommend(trained.g.eval(), [unknown], None, pull=1.0) == Recommendation("modes", 0.3, 0.0)
+    assert recommend(trained.g.eval(), [unknown], None, pull=0.1) == Recommendation("modes", 0.3, 0.0)
+    told = recommend(trained.g.eval(), [unknown], None, pull=1.0, distance=1.6)
+    assert told == Recommendation("mutex", 0.3, 0.0, 1.6)
 
 
 def test_where_nothing_is_found_the_threshold_is_the_usual_one(trained, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from phantoms import ball_configuration, balls, store
 from spoco_blocks import cli
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
+from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import BlockError, CheckpointError, LabelsError, LedgerError, VolumeError, VolumeNotFoundError
+from spoco_blocks.grid import Box
 from spoco_blocks.settings import jobs, parse_settings
 from spoco_blocks.stages.check import check_shapes, check_sources
 from spoco_blocks.stages.labels import run_labels
+from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.plan.run import run_plan
 from spoco_blocks.stages.train import run_train
 from spoco_blocks.volumes import create_zarr, open_volume
@@ -185,3 +189,24 @@ def test_further_labels_and_dense_regions_must_fit(tree, tmp_path):
     labels |= {"also": [], "dense_regions": [{"start_nm": [10**6, None, None]}]}
     with pytest.raises(VolumeError, match="holds no voxel"):
         check_sources(jobs.check_job(parse_settings(tree)))
+
+
+def test_a_network_that_diverged_is_told_of(trained, tmp_path):
+    results = trained.segment("finite")
+    output = Plan.read(Manifest.read(results.manifest("plan"))).predicted
+    file = changed_checkpoint(trained, tmp_path)
+    state = torch.load(file, weights_only=True)
+    for tensor in state["weights_ema"].values():
+        if tensor.is_floating_point():
+            tensor.fill_(float("nan"))
+    torch.save(state, file)
+    broken = replace(output, checkpoint=file, identity="diverged")
+    with pytest.raises(CheckpointError, match="lower learning_rate"):
+        broken.read(Box((0, 0, 0), (8, 8, 8)))
+
+
+def test_a_plan_of_another_version_says_what_to_do(trained):
+    manifest = Manifest.read(trained.segment("finite").manifest("plan"))
+    older = {name: value for name, value in manifest.result["plan"].items() if name != "object_distance"}
+    with pytest.raises(LedgerError, match=r"differs in: object_distance.*remove plan\.json"):
+        Plan.read(replace(manifest, result={"plan": older}))

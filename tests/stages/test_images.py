@@ -189,7 +189,7 @@ def segmented(folder: Path, segments: np.ndarray) -> Layout:
         shape=SHAPE, block_shape=(1, 32, 80), network_halo=(0, 8, 8), stride=(1, 4, 4), cluster_halo=(0, 8, 8),
         region_shape=(1, 64, 64), voxel_size_nm=(1, 1, 1), coordinate_scale=None, planar=True,
         offsets=(), neighbours=0, clustering_kind="modes", foreground_threshold=0.3, smallest_voxels=60,
-        object_distance=1.0,
+        object_distance=1.0, step=(1, 2, 2),
         predicted=predicted, stream=False, levels=1, factors=(),
     )  # fmt: skip
     Manifest("plan", "p", result={"plan": plan.describe()}).write(results.manifest("plan"))

@@ -90,6 +90,7 @@ def test_what_cannot_be_meant_is_refused(trained, first):
     ):
         with pytest.raises(SettingsError, match=said):
             restitch(trained.layout, first.root.name, sweep, Execution())
+    assert changes(["distinct_distance=null", "small_voxels=3"]) == {"distinct_distance": None, "small_voxels": 3}
     with pytest.raises(SettingsError, match="expected KEY=VALUE"):
         changes(["small_voxels"])
     results = trained.layout.segmentation(f"unscored-{first.root.name}")

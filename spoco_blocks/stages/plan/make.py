@@ -86,6 +86,7 @@ def make_plan(job: PlanJob, volume: dict[str, Any], checkpoint: Checkpoint, path
         if scale_nm is None
         else (float("inf") if planar else scale_nm / z, scale_nm / y, scale_nm / x),
         planar=planar,
+        step=checkpoint.plan.step,
         offsets=checkpoint.plan.offsets,
         neighbours=checkpoint.plan.neighbours,
         **{name: getattr(checkpoint, name) for name in SAID_BY_THE_MODEL},

@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from spoco_blocks.clustering import METHODS, Method, Modes
 from spoco_blocks.engine.layout import SegmentationResults
 from spoco_blocks.engine.manifest import Manifest
+from spoco_blocks.errors import LedgerError
 from spoco_blocks.grid import BlockGrid, Triple, triple
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import PredictedOutput, StoredOutput
-
-# Voxels this many times as long as the shortest are not skipped: along them objects are few voxels thick.
-LONG = 1.5
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,9 @@ class Plan:
     neighbours : int
         How many of them are direct neighbours.
     clustering_kind, foreground_threshold, smallest_voxels, object_distance : str, float, int or None, float
-        Method, threshold and size of a small object, as the model says.
+        Method, threshold, size of a small object and how far its embeddings lie apart, as the model says.
+    step : tuple of int
+        Along each axis, every how many voxels one is clustered first.
     predicted : PredictedOutput
         The network, applied to any box.
     stream : bool
@@ -73,6 +73,7 @@ class Plan:
     foreground_threshold: float
     smallest_voxels: int | None
     object_distance: float
+    step: Triple
     predicted: PredictedOutput
     stream: bool
     levels: int
@@ -98,12 +99,6 @@ class Plan:
     def region_grid(self) -> BlockGrid:
         """Regions in which modes are sought; one voxel of halo for the gradient."""
         return BlockGrid(self.shape, self.region_shape, triple((0 if self.planar else 1, 1, 1)))
-
-    @property
-    def step(self) -> Triple:
-        """Along each axis, every how many voxels one is clustered first: all of them where voxels are long."""
-        z, y, x = (1 if size > LONG * min(self.voxel_size_nm) else 2 for size in self.voxel_size_nm)
-        return (1 if self.planar else z), y, x
 
     def method(self, chosen: Method | None) -> Method:
         """Give the clustering method: the chosen one, or the model's."""
@@ -135,11 +130,24 @@ class Plan:
 
     @classmethod
     def read(cls, manifest: Manifest) -> Plan:
-        """Read the plan back."""
+        """Read the plan back.
+
+        Raises
+        ------
+        LedgerError
+            When another version of the program made it.
+        """
         described = dict(manifest.result["plan"])
         if described["coordinate_scale"] is not None:
             described["coordinate_scale"] = [float("inf") if s is None else s for s in described["coordinate_scale"]]
-        return TypeAdapter(cls).validate_python(described)
+        try:
+            return TypeAdapter(cls).validate_python(described)
+        except ValidationError as error:
+            names = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors()}))
+            raise LedgerError(
+                f"the plan of this segmentation was made by another version of the program (it differs in: {names}); "
+                "remove plan.json from the segmentation's results and start the workflow again."
+            ) from None
 
     def describe(self) -> dict[str, Any]:
         """Give the plan as JSON values."""

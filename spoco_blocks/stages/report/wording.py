@@ -31,6 +31,7 @@ DECIDED = {
     "merge_radius": "Distance under which modes are one",
     "modes": "Modes found",
     "merge_distance": "Distance under which touching fragments are one object",
+    "min_overlap": "Part that objects of two blocks share where they are one",
     "distinct_distance": "Distance above which they never are, not even through others",
 }
 

@@ -27,6 +27,13 @@ def distances(settings: StitchingSettings, object_distance: float) -> tuple[floa
     )
 
 
+def went_by(settings: StitchingSettings, object_distance: float, *, final: bool) -> dict[str, float]:
+    """Name the thresholds that a decision goes by."""
+    if final:
+        return {"min_overlap": settings.min_overlap}
+    return dict(zip(("merge_distance", "distinct_distance"), distances(settings, object_distance), strict=True))
+
+
 def decide(
     fragments: Fragments,
     edges: Edges,

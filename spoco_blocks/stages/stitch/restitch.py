@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -167,8 +168,8 @@ def scores_of(compared: Compared, lookup: NDArray[Any], offsets: NDArray[np.int6
     return {name: float(found[name]) for name in SCORES}
 
 
-def changes(texts: Sequence[str]) -> dict[str, str]:
-    """Read KEY=VALUE.
+def changes(texts: Sequence[str]) -> dict[str, Any]:
+    """Read KEY=VALUE; null is what follows from the model.
 
     Raises
     ------
@@ -178,7 +179,7 @@ def changes(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
             raise SettingsError(f"expected KEY=VALUE, for instance small_voxels=50; got {text!r}.")
-    return {key: value for key, _, value in (text.partition("=") for text in texts)}
+    return {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in texts)}
 
 
 def as_csv(rows: Sequence[Mapping[str, float | None]]) -> str:

@@ -16,7 +16,7 @@ from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings.jobs import StitchJob, digest
 from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.plan import Plan
-from spoco_blocks.stages.stitch.decision import decide, distances, number_segments
+from spoco_blocks.stages.stitch.decision import decide, number_segments, went_by
 from spoco_blocks.stages.stitch.holes import Filled, Pieces, fill_holes, load_pieces, segments_of_pieces
 from spoco_blocks.stages.stitch.objects import object_table
 from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, report_seams
@@ -133,7 +133,7 @@ def write_decision(job: StitchJob, clustered: Clustered, fragments: Fragments, e
         "fragments": len(fragments.voxels) - 1,
         "edges": len(edges.pairs),
         "segments": table.num_rows,
-        **dict(zip(("merge_distance", "distinct_distance"), distances(settings, plan.object_distance), strict=True)),
+        **went_by(settings, plan.object_distance, final=clustered.final),
         "holes": decided.holes,
         "hole_voxels": decided.voxels,
         "seams": report_seams(planes, seams, plan.cluster_grid),
