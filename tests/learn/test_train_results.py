@@ -18,7 +18,7 @@ from spoco_blocks.learn.curves import Curves
 def checkpoint():
     network = eager_network(PLAN)
     state = network.state_dict()
-    return Checkpoint(PLAN, (500.0, 500.0, 500.0), False, 2000.0, "modes", 0.3, 60, 10, {"a": 1}, state, state)
+    return Checkpoint(PLAN, (500.0, 500.0, 500.0), False, 2000.0, "modes", 0.3, 60, 1.2, 10, {"a": 1}, state, state)
 
 
 def test_checkpoint_describes_itself(tmp_path, checkpoint):
