@@ -47,7 +47,7 @@ def test_checkpoints_that_cannot_be_used(tmp_path, checkpoint):
     with pytest.raises(CheckpointError, match=r"lacks .*plan"):
         load_checkpoint(tmp_path / "half.pt")
     torch.save({"format": FORMAT, "version": 99}, tmp_path / "newer.pt")
-    with pytest.raises(CheckpointError, match="version 99, this program reads version 3"):
+    with pytest.raises(CheckpointError, match="version 99, this program reads version 4"):
         load_checkpoint(tmp_path / "newer.pt")
     checkpoint.save(tmp_path / "torn.pt")
     data = (tmp_path / "torn.pt").read_bytes()
