@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from spoco_blocks.kernels.growable import with_room
 from spoco_blocks.kernels.half import JIT_EXACT, as_channels, widen
 
 # How far beside the line between two neighbours a blend of them may lie, as a part of the line's length: half of what
@@ -120,10 +121,7 @@ def _contacts(
     count = 0
     for place in places:
         own = np.int64(labels[place])
-        if count + 6 > found.size:
-            wide = np.empty(2 * found.size, np.int64)
-            wide[:count] = found[:count]
-            found = wide
+        found = with_room(found, count + 6)
         for offset in (-wy * wx, -wx, -1, 1, wx, wy * wx):
             other = np.int64(labels[place + offset])
             # A face between two judged voxels is seen from both.

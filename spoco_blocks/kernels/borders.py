@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from spoco_blocks.kernels.growable import with_room
 from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels, widen
 
 # What each further neighbour of a label is worth, as a part of the squared distance of two means: noise moves a voxel
@@ -82,7 +83,7 @@ def _borders(padded: NDArray[np.uint32], marked: NDArray[np.bool_]) -> tuple[NDA
             base = (z * ny + y) * nx
             beside = marked[base : base + nx]
             _beside(padded[z, y], padded[z - 1, y], padded[z + 1, y], padded[z, y - 1], padded[z, y + 1], beside)
-            even, odd = _with_room(even, evens + nx), _with_room(odd, odds + nx)
+            even, odd = with_room(even, evens + nx), with_room(odd, odds + nx)
             # The border adds 3 to the sum of a voxel's indices.
             first = (z + y) % 2
             for x in range(1 + first, nx - 1, 2):
@@ -92,15 +93,6 @@ def _borders(padded: NDArray[np.uint32], marked: NDArray[np.bool_]) -> tuple[NDA
                 odd[odds] = base + x
                 odds += beside[x]
     return even[:evens].copy(), odd[:odds].copy()
-
-
-@njit(**JIT_EXACT)
-def _with_room(places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    if size <= places.size:
-        return places
-    wide = np.empty(2 * size, np.int64)
-    wide[: places.size] = places
-    return wide
 
 
 @njit(**JIT_EXACT)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.distance import squared_distance
+from spoco_blocks.kernels.distance import FAR, squared_distance
 from spoco_blocks.kernels.gradient import squared_gradient_at
 from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels
 from spoco_blocks.kernels.mode_seeking import mode_table
@@ -100,7 +100,7 @@ def _gradients_at(
     _, ny, nx = shape
     for j in range(len(places)):
         row = places[j] // nx
-        values[j] = np.sqrt(squared_gradient_at(flat, shape, row // ny, row % ny, places[j] % nx))
+        values[j] = np.sqrt(squared_gradient_at(flat, shape, row // ny, row % ny, places[j] % nx, FAR))
 
 
 @njit(**JIT)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.distance import squared_distance
+from spoco_blocks.kernels.distance import FAR, squared_distance
 from spoco_blocks.kernels.gradient import strip_buffers, strip_gradient, strip_rows
 from spoco_blocks.kernels.half import JIT_EXACT, as_channels
 from spoco_blocks.kernels.mode_seeking import mode_table
@@ -17,8 +17,6 @@ from spoco_blocks.kernels.union_find import find, union
 
 # Square of how far two voxels of one object without a mode may be, by the reach: both are noisy, where a mode is not.
 STRAY = np.float32(2.25)
-# The squared distance to a mode where there is none.
-FAR = np.float32(1e30)
 
 Cores = tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.float64]]
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from spoco_blocks.kernels.half import JIT, widen
 
+# A squared distance above any other; no infinity, of which kernels that may reorder sums need not know.
+FAR = np.float32(np.finfo(np.float32).max)
+
 
 @njit(**JIT)
 def squared_distance(vector: NDArray[Any], mean: NDArray[np.float32]) -> np.float32:

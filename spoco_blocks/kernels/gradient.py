@@ -161,25 +161,10 @@ def _add_squares(
 
 
 @njit(**JIT_EXACT)
-def squared_gradient_at(flat: NDArray[Any], shape: tuple[int, int, int], z: int, y: int, x: int) -> np.float32:
-    """Give the squared gradient at one voxel of what `as_channels` gives."""
-    nz, ny, nx = shape
-    place = (z * ny + y) * nx + x
-    before, after = place - ny * nx * (z > 0), place + ny * nx * (z < nz - 1)
-    above, below = place - nx * (y > 0), place + nx * (y < ny - 1)
-    left, right = place - (x > 0), place + (x < nx - 1)
-    total = np.float32(0)
-    for c in range(len(flat)):
-        along_z = widen(flat[c, after]) - widen(flat[c, before])
-        along_y = widen(flat[c, below]) - widen(flat[c, above])
-        along_x = widen(flat[c, right]) - widen(flat[c, left])
-        total += along_z * along_z + along_y * along_y + along_x * along_x
-    return total
-
-
-@njit(**JIT_EXACT)
-def steep_at(flat: NDArray[Any], shape: tuple[int, int, int], z: int, y: int, x: int, bound: np.float32) -> bool:
-    """Whether the squared gradient at one voxel is `bound` at least; as soon as some channels say so."""
+def squared_gradient_at(
+    flat: NDArray[Any], shape: tuple[int, int, int], z: int, y: int, x: int, bound: np.float32
+) -> np.float32:
+    """Give the squared gradient at one voxel of what `as_channels` gives; `bound` or more once it is that much."""
     nz, ny, nx = shape
     place = (z * ny + y) * nx + x
     before, after = place - ny * nx * (z > 0), place + ny * nx * (z < nz - 1)
@@ -192,8 +177,8 @@ def steep_at(flat: NDArray[Any], shape: tuple[int, int, int], z: int, y: int, x:
         along_x = widen(flat[c, right]) - widen(flat[c, left])
         total += along_z * along_z + along_y * along_y + along_x * along_x
         if total >= bound:
-            return True
-    return False
+            break
+    return total
 
 
 @njit(**JIT_EXACT)

@@ -9,13 +9,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.gradient import steep_at, strip_buffers, strip_rows
+from spoco_blocks.kernels.distance import FAR
+from spoco_blocks.kernels.gradient import squared_gradient_at, strip_buffers, strip_rows
+from spoco_blocks.kernels.growable import with_room
 from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels
 from spoco_blocks.kernels.rows import widen_row
 
 MIXED = np.uint32(0xFFFFFFFF)
-# Farther than anything; no infinity, which kernels that may reorder sums need not know.
-FAR = np.float32(np.finfo(np.float32).max)
 # Rows with (z + y) divisible by this are added up for the means.
 SUMMED = 4
 
@@ -139,7 +139,7 @@ def _spread(
             _measure(values, labels, means, squared)
             row = padded[z + 1, y + 1, 1 : nx + 1]
             count = _place(labels, inside, squared, limits[0], row, listed)
-            empty, odd = _with_room(empty, empties + nx), _with_room(odd, odds + nx)
+            empty, odd = with_room(empty, empties + nx), with_room(odd, odds + nx)
             for j in range(count):
                 x = listed[j]
                 distance = squared[x]
@@ -150,20 +150,11 @@ def _spread(
                     row[x], distance = _nearest_around(vector, on_lattice, around, columns, means)
                 empty[empties] = odd[odds] = base + x
                 empties += row[x] == 0
-                if (row[x] == 0 or distance > limits[0]) and not steep_at(flat, foreground.shape, z, y, x, limits[1]):
-                    odds += 1
+                if row[x] == 0 or distance > limits[0]:
+                    odds += squared_gradient_at(flat, foreground.shape, z, y, x, limits[1]) < limits[1]
             if (z + y) % SUMMED == 0:
                 _sum(values, labels, inside, counts, sums)
     return empty[:empties].copy(), odd[:odds].copy()
-
-
-@njit(**JIT_EXACT)
-def _with_room(places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    if size <= places.size:
-        return places
-    wide = np.empty(2 * size, np.int64)
-    wide[: places.size] = places
-    return wide
 
 
 @njit(**JIT_EXACT)

@@ -24,12 +24,14 @@ from spoco_blocks.settings.reading import explain
 from spoco_blocks.settings.sections import TruthSettings
 from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.evaluate import Compared, compare
+from spoco_blocks.stages.stitch.decision import distances
 from spoco_blocks.stages.stitch.holes import load_pieces
 from spoco_blocks.stages.stitch.run import Clustered, write_decision
 from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, rates
 
 VERSION = 1
-MERGE_DISTANCES = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+# Times the merge distance that follows from the model.
+MERGE_FACTORS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.6)
 OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SCORES = ("sbd", "ap50", "map", "voi_split", "voi_merge", "are")
 
@@ -104,7 +106,9 @@ def restitch(layout: Layout, segmentation: str, sweep: Sweep, execution: Executi
 def chosen_settings(clustered: Clustered, sweep: Sweep) -> list[tuple[float, StitchingSettings]]:
     """Give every threshold and the settings with it: those of the last decision, but for what is changed."""
     swept = "min_overlap" if clustered.final else "merge_distance"
-    thresholds = sweep.thresholds or (OVERLAPS if clustered.final else MERGE_DISTANCES)
+    usual, _ = distances(StitchingSettings(), clustered.plan.object_distance)
+    around = OVERLAPS if clustered.final else tuple(round(usual * factor, 3) for factor in MERGE_FACTORS)
+    thresholds = sweep.thresholds or around
     last = last_settings(clustered.results).model_dump() | dict(sweep.changed or {})
     try:
         found = [(value, StitchingSettings.model_validate(last | {swept: value})) for value in thresholds]
