@@ -96,7 +96,7 @@ class ClusterBlock:
         output, block = self.source.output, rehearsed_block()
         embeddings, foreground = rehearsed_embeddings(output.channels)
         # Low enough that only what does not change at all is a core.
-        context = Context(0.01, np.array([[0], [4]], np.float32).repeat(output.channels, axis=1))
+        context = Context(0.01, 10.0, np.array([[0], [4]], np.float32).repeat(output.channels, axis=1))
         if output.offsets:
             offsets = np.concatenate([np.eye(3, dtype=np.int64), 3 * np.eye(3, dtype=np.int64)])
             values = np.full((len(offsets), *foreground.shape), 200, np.uint8)
