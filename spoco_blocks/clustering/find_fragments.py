@@ -116,7 +116,7 @@ def _add_missed(settings: Modes, spread: Spread, embeddings: NDArray[Any]) -> tu
     padded, shape, empty, means = spread.padded, embeddings.shape[1:], spread.empty, spread.means
     if len(spread.odd):
         vectors = np.stack([channel.reshape(-1)[spread.odd] for channel in embeddings], axis=1).astype(np.float32)
-        found, more = label_alike(spread.odd, vectors, shape, _reach(settings), settings.min_core_voxels)
+        found, more = label_alike(spread.odd, vectors, shape, alike_distance(settings), settings.min_core_voxels)
         inside, places = padded[1:-1, 1:-1, 1:-1], np.unravel_index(spread.odd[found > 0], shape)
         inside[places] = found[found > 0] + np.uint32(len(means) - 1)
         means = np.concatenate([means, more[1:].astype(np.float32)])
@@ -124,7 +124,8 @@ def _add_missed(settings: Modes, spread: Spread, embeddings: NDArray[Any]) -> tu
     return Growth(padded, embeddings, empty, means), len(means)
 
 
-def _reach(settings: Modes) -> float:
+def alike_distance(settings: Modes) -> float:
+    """Give how far apart neighbours of one object may be that is known by no mode."""
     return ALIKE * max(settings.radius, settings.merging)
 
 
@@ -136,7 +137,7 @@ def _add_coreless(settings: Modes, growth: Growth, embeddings: NDArray[Any], thr
     core = np.flatnonzero(gradients_at(embeddings, places) < threshold)
     labels = np.zeros(len(places), np.uint32)
     labels[core], means = label_alike(
-        places[core], vectors[core], embeddings.shape[1:], _reach(settings), settings.min_core_voxels
+        places[core], vectors[core], embeddings.shape[1:], alike_distance(settings), settings.min_core_voxels
     )
     growth.seed(labels, means)
 

@@ -22,7 +22,10 @@ from spoco_blocks.errors import LedgerError, VolumeError
 from spoco_blocks.grid import Block, BlockGrid, Box
 from spoco_blocks.kernels.merged_modes import merge_modes
 from spoco_blocks.settings.jobs import CalibrateJob, digest
+from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.exact.find import check_exact, find_pieces
+from spoco_blocks.stages.exact.seeds import FindSeeds, create_seed_store, exact_grid
 from spoco_blocks.stages.output import PredictedOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.rehearsal import rehearsed_embeddings
@@ -112,6 +115,7 @@ def run_calibrate(job: CalibrateJob, layout: Layout, execution: Execution) -> Ma
         inputs = {"embed": embed.digest}
     watch = Stopwatch("calibrate", digest("calibrate", VERSION, job.model_dump(mode="json"), inputs), inputs)
     method = plan.method(job.clustering)
+    check_exact(method, exact=job.exact)
     if not isinstance(method, Modes):
         return watch.finish(results.manifest("calibrate"), {"job": job.model_dump(mode="json")})
     source = plan.embedded(results, job.foreground_threshold)
@@ -134,6 +138,13 @@ def run_calibrate(job: CalibrateJob, layout: Layout, execution: Execution) -> Ma
         "merge_radius": method.merging,
         "modes": len(modes),
     }
+    if job.exact:
+        ledger, exactly = results.ledger("calibrate"), digest(blocks.record_identity, "exact")
+        create_seed_store(plan, results, ledger / "seeds")
+        seeds = FindSeeds(source, method, (threshold, coreless), results.modes, Source(uri=results.seeds), plan.shape)
+        decided |= find_pieces(
+            seeds, exact_grid(plan, method), results.pieces, ledger, exactly, execution, planar=plan.planar
+        )
     result = {"job": job.model_dump(mode="json"), **decided, **summary.__dict__}
     return watch.finish(results.manifest("calibrate"), result)
 
