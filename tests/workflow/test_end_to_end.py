@@ -61,6 +61,7 @@ def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
     page = (results / "report.html").read_text()
     assert "http://" not in re.sub(r"http://www\.w3\.org/[^\"']*", "", page)
     assert f"{scores['ap50']:.2f}" in page
+    assert "that lie across seams agree with the segmentation" in page
 
     assert "Nothing to be done" in snakemake(config).stderr
     before = arrays(results)
@@ -74,6 +75,7 @@ def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
         "cluster",
         "stitch",
         "relabel",
+        "recut",
         "pyramid",
         "estimate",
         "evaluate",
@@ -83,7 +85,7 @@ def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
 
     configured["segmentations"]["balls"]["clustering"] = {"kind": "modes", "growth_rounds": 7}
     config = write_configuration(tmp_path, configured)
-    expected = {"calibrate", "cluster", "stitch", "relabel", "pyramid", "evaluate", "report"}
+    expected = {"calibrate", "cluster", "stitch", "relabel", "recut", "pyramid", "evaluate", "report"}
     assert rules_to_run(snakemake(config, "--dry-run").stdout) == expected | {"estimate"}
     del configured["segmentations"]["balls"]["clustering"]
     configured["segmentations"]["balls"]["stitching"]["min_voxels"] = 60
