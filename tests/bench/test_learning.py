@@ -90,7 +90,7 @@ def test_every_configuration_is_compared_with_the_chain(runs, faked):
         assert ahead.figure == pytest.approx(0.09)
         assert ahead.holds is (name != "neurites")
         assert voi.figure == pytest.approx(0)
-        assert len(others) == {"nuclei": 2, "nuclei_2d": 1}.get(name, 0)
+        assert len(others) == {"nuclei": 2, "nuclei_2d": 3}.get(name, 0)
 
 
 def test_a_curve_varies_what_it_says(runs, faked):
