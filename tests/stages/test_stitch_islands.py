@@ -7,11 +7,13 @@ import shutil
 import numpy as np
 import pytest
 
+from spoco_blocks.errors import ResourceError
 from spoco_blocks.kernels.agglomeration import agglomerate
-from spoco_blocks.kernels.islands import assign_batches, balls, number_roots
-from spoco_blocks.stages.stitch import islands
+from spoco_blocks.kernels.islands import assign_batches, balls, count_members
+from spoco_blocks.stages.stitch import islands, mapped
 from spoco_blocks.stages.stitch.decision import number_segments
-from spoco_blocks.stages.stitch.islands import Graph, decide_islands
+from spoco_blocks.stages.stitch.graph import Graph
+from spoco_blocks.stages.stitch.islands import decide_islands
 
 DISTANCES = {"merge_distance": 1.0, "small_voxels": 60, "small_distance": 2.0}
 
@@ -39,7 +41,7 @@ def whole(graph, **distances):
 @pytest.mark.parametrize("batch", [1, 30, 10**6])
 @pytest.mark.parametrize("spread", [0.05, 0.4, 0.8])
 def test_equals_one_decision_on_everything(tmp_path, monkeypatch, spread, batch):
-    monkeypatch.setattr(islands, "CHUNK", 37)
+    monkeypatch.setattr(mapped, "PART", 37)
     rounds = set()
     for seed in range(8):
         graph, folder = crowded(seed, spread=spread), tmp_path / str(seed)
@@ -93,15 +95,23 @@ def test_without_edges_all_stand_alone(tmp_path):
     assert decide_islands(none, tmp_path, **DISTANCES).tolist() == list(range(400))
 
 
-def test_batches_hold_whole_islands():
+@pytest.mark.parametrize("step", [1, 3, 10])
+def test_batches_hold_whole_islands(step):
     roots = np.array([0, 1, 1, 3, 3, 3, 1, 7, 8, 8])
-    touched = np.zeros(10, bool)
-    touched[[2, 4, 9]] = True
-    batch, number = assign_batches(roots, touched, 4)
-    assert (batch.tolist(), number) == ([-1, 0, 0, 1, 1, 1, 0, -1, 2, 2], 3)
-    batch, number = assign_batches(roots, touched, 6)
-    assert (batch.tolist(), number) == ([-1, 0, 0, 0, 0, 0, 0, -1, 1, 1], 2)
-    assert assign_batches(roots, np.zeros(10, bool), 4)[1] == 0
+
+    def batches(nodes, limit):
+        touched, counts, batch, filled = np.zeros(10, bool), np.full(10, 9), np.full(10, 9, np.int32), (0, 0)
+        touched[nodes] = True
+        for start in range(0, 10, step):
+            count_members(roots, touched, counts, batch, start, min(start + step, 10))
+        for start in range(0, 10, step):
+            filled = assign_batches(roots, counts, batch, limit, filled, start, min(start + step, 10))
+        assert not touched.any()
+        return batch.tolist(), filled[0] + (filled[1] > 0)
+
+    assert batches([2, 4, 9], 4) == ([-1, 0, 0, 1, 1, 1, 0, -1, 2, 2], 3)
+    assert batches([2, 4, 9], 6) == ([-1, 0, 0, 0, 0, 0, 0, -1, 1, 1], 2)
+    assert batches([], 4) == ([-1] * 10, 0)
 
 
 def test_balls_hold_the_means_of_their_nodes():
@@ -117,7 +127,7 @@ def test_balls_hold_the_means_of_their_nodes():
     assert voxels[[0, 2, 4, 5, 6]].tolist() == [0] * 5
 
 
-def test_numbering_equals_sorting_by_first_fragment():
+def test_numbering_equals_sorting_by_first_fragment(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     roots = np.arange(200)
     for node in range(2, 200):
@@ -126,6 +136,12 @@ def test_numbering_equals_sorting_by_first_fragment():
     sizes = np.bincount(roots, voxels, 200)
     kept = [root for root in np.unique(roots) if root > 0 and sizes[root] >= 30]
     expected = [kept.index(root) + 1 if root in kept else 0 for root in roots]
-    ids = np.full(200, 77, np.uint32)
-    assert number_roots(roots, voxels, 30, ids) == len(kept)
-    assert ids.tolist() == expected == number_segments(roots, voxels, 30).tolist()
+    assert number_segments(roots, voxels, 30).tolist() == expected
+    monkeypatch.setattr(mapped, "PART", 7)
+    assert number_segments(roots, voxels, 30, tmp_path).tolist() == expected
+
+
+def test_ids_that_their_type_cannot_hold_are_refused():
+    assert number_segments(np.arange(256), np.ones(256, int), 0, dtype=np.uint8).max() == 255
+    with pytest.raises(ResourceError, match="256 segments, but ids are uint8, which tells 255 apart"):
+        number_segments(np.arange(257), np.ones(257, int), 0, dtype=np.uint8)

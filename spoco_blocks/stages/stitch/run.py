@@ -83,7 +83,7 @@ class Clustered:
         """Decide, number the segments, and fill their holes."""
         distance = self.plan.object_distance
         roots = decide(fragments, edges, settings, final=self.final, folder=self.tables, object_distance=distance)
-        ids = number_segments(roots, fragments.voxels, settings.min_voxels)
+        ids = number_segments(roots, fragments.voxels, settings.min_voxels, self.tables)
         if not self.gaps:
             return Filled(ids)
         found = segments_of_pieces(ids, fragments, pieces)
