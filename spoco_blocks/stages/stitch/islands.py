@@ -146,7 +146,6 @@ class _Deciding:
             batches, folder = self.assign(limit), self.folder / f"round-{number}"
             _decide_round(self, batches, folder, _solver(bound, small))
             for found in range(batches):
-                self.space.let_go()
                 self.take(folder / f"batch-{found}.npy")
 
     def unite(self, bound: float, small: int | None) -> int:
@@ -175,11 +174,11 @@ class _Deciding:
     def take(self, result: Path) -> None:
         """Take over what was decided of a batch."""
         nodes, found = np.load(result)[:, 1:]
-        self.roots[nodes] = found
-        local = np.searchsorted(nodes, found)
-        parts = balls(local, self.graph.weights[nodes], self.graph.sums[nodes])
-        for total, part in zip(self.merged, parts, strict=True):
-            total[nodes] = part
+        weights, sums = self.space.gather(nodes, self.graph.weights, self.graph.sums)
+        merged = balls(np.searchsorted(nodes, found), weights, sums)
+        for span in self.space.spans(nodes):
+            for array, values in zip((self.roots, *self.merged), (found, *merged), strict=True):
+                array[nodes[span]] = values[span]
 
 
 def _solver(bound: float, small: int | None) -> Callable[..., NDArray[np.int64]]:
@@ -215,19 +214,13 @@ def _decide_round(state: _Deciding, batches: int, folder: Path, solve: Callable[
     for number, result in enumerate(results):
         if result.exists():
             continue
-        state.space.let_go()
         chosen = np.fromfile(edges / f"{number}.bin", np.int64)
-        pairs = np.asarray(graph.pairs[chosen])
+        pairs, contacts, apart = state.space.gather(chosen, graph.pairs, graph.contacts, graph.apart)
         nodes, local = np.unique(pairs, return_inverse=True)
         nodes = np.concatenate([[0], nodes])
-        part = Graph(
-            local.reshape(-1, 2) + 1,
-            graph.contacts[chosen],
-            graph.apart[chosen],
-            graph.weights[nodes],
-            graph.sums[nodes],
-        )
-        part.weights[0] = 0
+        weights, sums = state.space.gather(nodes, graph.weights, graph.sums)
+        weights[0] = 0
+        part = Graph(local.reshape(-1, 2) + 1, contacts, apart, weights, sums)
         found = np.stack([nodes, nodes[solve(part)]])
         # numpy adds .npy to a name that lacks it.
         temporary = result.with_name(f"unfinished-{number}.npy")

@@ -78,6 +78,27 @@ class Workspace:
         """Cut entries into parts; see `parts`."""
         return parts(count, *self._arrays)
 
+    def spans(self, indices: NDArray[np.int64]) -> Iterator[slice]:
+        """Cut rising indices of entries, (k,), into those of one part of the entries each; lets go as `parts` does.
+
+        Notes
+        -----
+        Few entries from everywhere bring as many pages into memory as all: the system maps what lies around them.
+        """
+        starts = np.flatnonzero(np.diff(indices // PART, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(indices)], strict=False):
+            self.let_go()
+            yield slice(start, stop)
+        self.let_go()
+
+    def gather(self, indices: NDArray[np.int64], *arrays: NDArray[Any]) -> list[NDArray[Any]]:
+        """Give what arrays hold at rising indices, (k,), in memory."""
+        found = [np.empty((len(indices), *array.shape[1:]), array.dtype) for array in arrays]
+        for span in self.spans(indices):
+            for values, array in zip(found, arrays, strict=True):
+                values[span] = array[indices[span]]
+        return found
+
     def let_go(self) -> None:
         """Let go of all that is mapped; see `let_go`."""
         let_go(*self._arrays)
