@@ -1,4 +1,4 @@
-"""``patchworks_stitch.py FOLDER MODE``: stitch the blocks of a folder; writes MODE.npy, prints seconds of three runs.
+"""``patchworks_stitch.py FOLDER MODE``: stitch the blocks of a folder; writes MODE.npy, prints what it took.
 
 The "image" numbers the voxels of the volume, so that a tile says which block it is, and its labels are looked up.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import dask.array as da
 import numpy as np
 import zarr
 from patchworks import tile_process
+from took import measured
 
 folder, mode = Path(sys.argv[1]), sys.argv[2]
 facts = json.loads((folder / "facts.json").read_text())
@@ -31,11 +31,10 @@ def look_up(tile: np.ndarray) -> np.ndarray:
     return np.zeros(tile.shape, np.int32) if found is None else found.astype(np.int32)
 
 
-seconds = []
-for _ in range(3):
+def stitch() -> np.ndarray:
+    """Stitch into a store, and read that."""
     target = folder / f"{mode}.zarr"
     shutil.rmtree(target, ignore_errors=True)
-    start = time.perf_counter()
     tile_process(
         image, look_up, tile_shape=tuple(facts["block_shape"]), overlap=facts["halo"], stitch=mode,
         write_to=str(target), max_workers=1, progress=False, pyramid_levels=1,
@@ -43,7 +42,7 @@ for _ in range(3):
     group = zarr.open(str(target), mode="r")
     array = group["labels"] if hasattr(group, "keys") else group
     array = array if hasattr(array, "shape") else array["0"]
-    result = np.asarray(array[:])
-    seconds.append(time.perf_counter() - start)
-np.save(folder / f"{mode}.npy", result)
-print(json.dumps(seconds))
+    return np.asarray(array[:])
+
+
+np.save(folder / f"{mode}.npy", measured(stitch))
