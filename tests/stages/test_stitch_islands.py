@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spoco_blocks.errors import ResourceError
 from spoco_blocks.kernels.agglomeration import agglomerate
@@ -51,6 +56,52 @@ def test_equals_one_decision_on_everything(tmp_path, monkeypatch, spread, batch)
         assert len(np.unique(found)) < len(found)
     # Islands that had to be decided anew, or the check of what lies between them is not tested.
     assert "round-1" in rounds or spread < 0.1
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    nodes=st.integers(2, 200),
+    spread=st.floats(0.0, 1.5),
+    apart_share=st.floats(0, 1),
+    cuts=st.lists(st.tuples(st.integers(1, 250), st.integers(1, 1000)), min_size=2, max_size=3),
+    small_voxels=st.integers(0, 400),
+)
+def test_any_cut_and_any_order_of_the_edges_give_the_same(seed, nodes, spread, apart_share, cuts, small_voxels):
+    graph, rng = crowded(seed, nodes, spread, apart_share), np.random.default_rng(seed)
+    distances = DISTANCES | {"small_voxels": small_voxels}
+    expected = whole(graph, **distances)
+    for batch, part in cuts:
+        order = rng.permutation(len(graph.pairs))
+        shuffled = Graph(graph.pairs[order], graph.contacts[order], graph.apart[order], graph.weights, graph.sums)
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mapped, "PART", part)
+            found = decide_islands(shuffled, Path(folder), batch=batch, **distances)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_what_is_held_does_not_grow_with_the_fragments(tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped, "PART", 2000)
+
+    def held_bytes(nodes):
+        rng = np.random.default_rng(0)
+        first = np.arange(1, nodes - 7)
+        pairs = np.concatenate([np.stack([first, first + step], axis=1) for step in (1, 7)])
+        pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+        weights = rng.integers(1, 400, nodes)
+        means = rng.uniform(0, 30, (nodes // 3 + 1, 3))[np.arange(nodes) // 3] + rng.normal(size=(nodes, 3)) * 0.2
+        flags = np.zeros(len(pairs), bool)
+        graph = Graph(pairs, np.ones(len(pairs), int), flags, weights, means * weights[:, None])
+        tracemalloc.start()
+        roots = decide_islands(graph, tmp_path / str(nodes), batch=2000, **DISTANCES)
+        ids = number_segments(roots, weights, 0, tmp_path / str(nodes))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert nodes / 6 < ids.max() < nodes / 2
+        return peak
+
+    held_bytes(4000)
+    assert held_bytes(64_000) < 1.3 * held_bytes(16_000)
 
 
 def test_a_meeting_that_only_growing_brings_about_is_found(tmp_path):
