@@ -71,7 +71,7 @@ def decide_islands(
     Notes
     -----
     1 kB is held for each fragment of a batch. An island that is larger than a batch is decided whole: where the
-    embeddings of all objects run into each other, memory is that of `agglomerate`. On disk, beside the tables, 33 bytes
+    embeddings of all objects run into each other, memory is that of `agglomerate`. On disk, beside the tables, 38 bytes
     per fragment and 8 for each channel, 8 per edge, and 16 for each fragment that another could join.
     """
     merging = _Deciding.start(graph, folder / f"merge-{batch}")
@@ -202,7 +202,7 @@ def _solver(bound: float, small: int | None) -> Callable[..., NDArray[np.int64]]
 
 def _decide_round(state: _Deciding, batches: int, folder: Path, solve: Callable[[Graph], NDArray[np.int64]]) -> None:
     """Decide every batch whose result is not on disk; it holds nodes and their roots."""
-    graph, edges = state.graph, folder / "edges"
+    edges = folder / "edges"
     results = [folder / f"batch-{number}.npy" for number in range(batches)]
     if all(result.exists() for result in results):
         return
@@ -214,20 +214,24 @@ def _decide_round(state: _Deciding, batches: int, folder: Path, solve: Callable[
     for number, result in enumerate(results):
         if result.exists():
             continue
-        chosen = np.fromfile(edges / f"{number}.bin", np.int64)
-        pairs, contacts, apart = state.space.gather(chosen, graph.pairs, graph.contacts, graph.apart)
-        nodes, local = np.unique(pairs, return_inverse=True)
-        nodes = np.concatenate([[0], nodes])
-        weights, sums = state.space.gather(nodes, graph.weights, graph.sums)
-        weights[0] = 0
-        part = Graph(local.reshape(-1, 2) + 1, contacts, apart, weights, sums)
-        found = np.stack([nodes, nodes[solve(part)]])
+        found = _decide_batch(state, edges / f"{number}.bin", solve)
         # numpy adds .npy to a name that lacks it.
         temporary = result.with_name(f"unfinished-{number}.npy")
         np.save(temporary, found)
         temporary.replace(result)
         log.info("batch %d of %d decided", number + 1, batches)
     shutil.rmtree(edges)
+
+
+def _decide_batch(state: _Deciding, edges: Path, solve: Callable[[Graph], NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Decide on the edges whose numbers a file holds: nodes, and their roots, (2, k)."""
+    graph, chosen = state.graph, np.fromfile(edges, np.int64)
+    pairs, contacts, apart = state.space.gather(chosen, graph.pairs, graph.contacts, graph.apart)
+    nodes, local = np.unique(pairs, return_inverse=True)
+    nodes = np.concatenate([[0], nodes])
+    weights, sums = state.space.gather(nodes, graph.weights, graph.sums)
+    weights[0] = 0
+    return np.stack([nodes, nodes[solve(Graph(local.reshape(-1, 2) + 1, contacts, apart, weights, sums))]])
 
 
 def _sort_edges(state: _Deciding, folder: Path) -> None:
