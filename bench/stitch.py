@@ -43,11 +43,12 @@ SOURCE = Embedded(StoredOutput(Source(uri="-"), Source(uri="-"), None, 16, 0), 0
 
 
 def calibrated(phantom: Phantom) -> Context:
-    """Decide threshold and modes on the whole volume, as stage `calibrate` does."""
+    """Decide thresholds and modes on the whole volume, as stage `calibrate` does."""
     method = Modes()
-    threshold = method.gradient_threshold(method.gradient_sample(phantom.embeddings, phantom.foreground))
+    sample = method.gradient_sample(phantom.embeddings, phantom.foreground)
+    threshold = method.gradient_threshold(sample)
     modes, _ = method.seek(phantom.embeddings, phantom.foreground, threshold, 0)
-    return Context(gradient_threshold=threshold, modes=modes)
+    return Context(threshold, method.coreless_threshold(sample, threshold), modes)
 
 
 def cut(phantom: Phantom, context: Context, parts: int, folder: Path) -> None:

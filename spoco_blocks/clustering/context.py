@@ -36,6 +36,8 @@ class Context:
     ----------
     gradient_threshold : float or None
         Bound on the embedding gradient of core voxels.
+    coreless_threshold : float or None
+        The same where a voxel is far from every core.
     modes : ndarray of float32, shape (k, c), or None
         Modes of the embedding's density, in the coordinates of the array that is clustered.
     affinities : Affinities or None
@@ -53,6 +55,7 @@ class Context:
     """
 
     gradient_threshold: float | None = None
+    coreless_threshold: float | None = None
     modes: NDArray[np.float32] | None = None
     affinities: Affinities | None = None
     other: NDArray[Any] | None = None

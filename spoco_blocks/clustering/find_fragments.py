@@ -13,17 +13,18 @@ from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.blends import blend_owners
 from spoco_blocks.kernels.borders import refine_borders
 from spoco_blocks.kernels.components import count_voxels, equal_components
-from spoco_blocks.kernels.coreless import gradients_at, label_places
+from spoco_blocks.kernels.coreless import gradients_at, label_alike
 from spoco_blocks.kernels.cores import label_cores
 from spoco_blocks.kernels.growth import Growth
 from spoco_blocks.kernels.lattice import Spread, spread_labels
 from spoco_blocks.kernels.lookup import apply_lookup, remove_border
-from spoco_blocks.kernels.mode_seeking import seek_modes
 from spoco_blocks.kernels.regions import contacts
 
 if TYPE_CHECKING:
     from spoco_blocks.clustering.modes import Modes
 
+# Two voxels of one object may be this many times as far apart as a voxel and a mode: both are noisy.
+ALIKE = 1.5
 # Where a lattice misses cores of more than this part of the foreground, objects are too thin for one.
 MISSED = 0.02
 
@@ -32,7 +33,7 @@ def find_fragments(
     settings: Modes,
     embeddings: NDArray[Any],
     foreground: NDArray[np.bool_],
-    decided: tuple[float, NDArray[np.float32]],
+    decided: tuple[float, float, NDArray[np.float32]],
     context: Context,
 ) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
     """Label the fragments of one array, and say which of them have no core.
@@ -45,26 +46,26 @@ def find_fragments(
         Embeddings with coordinates added. Not changed.
     foreground : ndarray of bool, shape (z, y, x)
         Where objects are.
-    decided : tuple of (float, ndarray of float32, shape (k, c))
-        The gradient threshold, and the modes.
+    decided : tuple of (float, float, ndarray of float32, shape (k, c))
+        The gradient threshold, that of objects without a core, and the modes.
     context : Context
-        Its step and seed are used.
+        Its step is used.
 
     Returns
     -------
     labels, coreless : ndarray of uint32, shape (z, y, x), ndarray of bool, shape (k + 1,)
         As `Modes.find` gives them.
     """
-    threshold, modes = decided
+    threshold, coreless_threshold, modes = decided
     z, y, x = (1 if extent == 1 else s for extent, s in zip(foreground.shape, context.step, strict=True))
     spread, reached = _spread(settings, embeddings, foreground, threshold, modes, (z, y, x))
     if max(z, y, x) > 1 and len(spread.odd) > MISSED * np.count_nonzero(foreground):
         z = y = x = 1
         spread, reached = _spread(settings, embeddings, foreground, threshold, modes, (z, y, x))
     padded, first = spread.padded, len(spread.means)
-    growth, cores = _add_missed(settings, spread, embeddings, modes)
+    growth, cores = _add_missed(settings, spread, embeddings)
     growth.grow(max(0, min(settings.blend_voxels, settings.growth_rounds) - reached))
-    _add_coreless(settings, growth, embeddings, context.seed)
+    _add_coreless(settings, growth, embeddings, coreless_threshold)
     growth.grow(settings.growth_rounds - min(settings.blend_voxels, settings.growth_rounds))
     _regrow_blends(settings, padded, embeddings, foreground, growth.means, first)
     means = _merge_pieces(settings, padded, growth.means, spread.counts, (z, y, x))
@@ -110,15 +111,12 @@ def _spread(
     return spread_labels(lattice, embeddings, foreground, means, step, reach, threshold), rounds * max(step)
 
 
-def _add_missed(
-    settings: Modes, spread: Spread, embeddings: NDArray[Any], modes: NDArray[np.float32]
-) -> tuple[Growth, int]:
+def _add_missed(settings: Modes, spread: Spread, embeddings: NDArray[Any]) -> tuple[Growth, int]:
     """Find cores that lie between the lattice's voxels, and how many labels there are then, 0 with them."""
     padded, shape, empty, means = spread.padded, embeddings.shape[1:], spread.empty, spread.means
-    if len(modes) and len(spread.odd):
+    if len(spread.odd):
         vectors = np.stack([channel.reshape(-1)[spread.odd] for channel in embeddings], axis=1).astype(np.float32)
-        reach = max(settings.radius, settings.merging)
-        found, more = label_places(spread.odd, vectors, shape, modes, reach, max(1, settings.min_core_voxels))
+        found, more = label_alike(spread.odd, vectors, shape, alike_distance(settings), settings.min_core_voxels)
         inside, places = padded[1:-1, 1:-1, 1:-1], np.unravel_index(spread.odd[found > 0], shape)
         inside[places] = found[found > 0] + np.uint32(len(means) - 1)
         means = np.concatenate([means, more[1:].astype(np.float32)])
@@ -126,24 +124,21 @@ def _add_missed(
     return Growth(padded, embeddings, empty, means), len(means)
 
 
-def _add_coreless(settings: Modes, growth: Growth, embeddings: NDArray[Any], seed: int) -> None:
+def alike_distance(settings: Modes) -> float:
+    """Give how far apart neighbours of one object may be that is known by no mode."""
+    return ALIKE * max(settings.radius, settings.merging)
+
+
+def _add_coreless(settings: Modes, growth: Growth, embeddings: NDArray[Any], threshold: float) -> None:
     """Find objects whose whole width changes quickly: their least changing voxels are cores for them."""
     places, vectors = growth.unreached
     if len(places) < max(1, settings.min_core_voxels):
         return
-    gradients = gradients_at(embeddings, places)
-    core = np.flatnonzero(gradients < settings.gradient_threshold(gradients))
-    drawn = np.random.default_rng(seed).permutation(core)[: settings.samples_per_region // 4]
-    least = max(4, settings.min_core_voxels * len(drawn) // max(1, len(core)))
-    modes, _ = seek_modes(vectors[drawn], settings.radius, least, settings.merging)
-    if not len(modes):
-        return
-    reach = max(settings.radius, settings.merging)
-    found, means = label_places(
-        places[core], vectors[core], embeddings.shape[1:], modes, reach, settings.min_core_voxels
-    )
+    core = np.flatnonzero(gradients_at(embeddings, places) < threshold)
     labels = np.zeros(len(places), np.uint32)
-    labels[core] = found
+    labels[core], means = label_alike(
+        places[core], vectors[core], embeddings.shape[1:], alike_distance(settings), settings.min_core_voxels
+    )
     growth.seed(labels, means)
 
 

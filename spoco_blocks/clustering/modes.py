@@ -51,6 +51,8 @@ class Modes:
     """The gradient threshold is this times the quantile below."""
     gradient_quantile: float = 0.2
     """Quantile of the foreground's gradient magnitudes; a fraction of voxels that surely lie inside objects."""
+    coreless_quantile: float = 0.65
+    """... and of those above that threshold: below it lie the middles of objects that are thin throughout."""
     samples_per_region: int = 20000
     """Core voxels drawn from each region to find modes in."""
     min_mode_voxels: int = 50
@@ -68,7 +70,7 @@ class Modes:
     def __post_init__(self) -> None:
         require_positive(self, "bandwidth", "merge_radius", "gradient_factor", "samples_per_region", "min_mode_voxels")
         require_positive(self, "min_core_voxels", "blend_voxels", "growth_rounds", "refinement_sweeps", zero=True)
-        require_positive(self, "gradient_quantile", zero=True, at_most=1)
+        require_positive(self, "gradient_quantile", "coreless_quantile", zero=True, at_most=1)
 
     @property
     def radius(self) -> float:
@@ -125,12 +127,14 @@ class Modes:
         context = context or Context()
         if embeddings.dtype not in (np.float16, np.float32):
             embeddings = embeddings.astype(np.float32)
-        threshold, modes = context.gradient_threshold, context.modes
-        if threshold is None:
-            threshold = self.gradient_threshold(self.gradient_sample(embeddings, foreground))
+        threshold, coreless, modes = context.gradient_threshold, context.coreless_threshold, context.modes
+        if threshold is None or coreless is None:
+            sample = self.gradient_sample(embeddings, foreground)
+            threshold = self.gradient_threshold(sample) if threshold is None else threshold
+            coreless = self.coreless_threshold(sample, threshold) if coreless is None else coreless
         if modes is None:
             modes = self._seek_by_regions(embeddings, foreground, threshold, context.seed)
-        return find_fragments(self, embeddings, foreground, (threshold, modes), context)
+        return find_fragments(self, embeddings, foreground, (threshold, coreless, modes), context)
 
     def gradient_sample(self, embeddings: NDArray[Any], foreground: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Give gradient magnitudes of the foreground, for `gradient_threshold`; those of several regions may be joined.
@@ -165,6 +169,24 @@ class Modes:
         if values.size == 0:
             return LEAST_THRESHOLD
         return max(LEAST_THRESHOLD, self.gradient_factor * float(np.quantile(values, self.gradient_quantile)))
+
+    def coreless_threshold(self, values: NDArray[np.float32], threshold: float) -> float:
+        """Decide below which gradient a voxel that is far from every core may lie amidst a thin object.
+
+        Parameters
+        ----------
+        values : ndarray of float32, shape (m,)
+            Gradient magnitudes of foreground voxels.
+        threshold : float
+            The gradient threshold of cores.
+
+        Returns
+        -------
+        float
+            The `coreless_quantile` of those above the threshold: of a transition between two objects, the rest.
+        """
+        above = values[values > threshold]
+        return float(np.quantile(above, self.coreless_quantile)) if above.size else threshold
 
     def seek(
         self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], threshold: float, seed: int

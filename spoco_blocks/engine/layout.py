@@ -175,6 +175,11 @@ class SegmentationResults:
         return self._array("fragments")
 
     @property
+    def seeds(self) -> str:
+        """Array (z, y, x) uint32: what fragments grow from, numbered from 1 within each block; for exact stitching."""
+        return self._array("seeds")
+
+    @property
     def segments(self) -> str:
         """OME-Zarr label image: the final segmentation."""
         return self._array("segmentation")
@@ -193,6 +198,11 @@ class SegmentationResults:
     def modes(self) -> Path:
         """Modes found in each region of the volume, a NumPy archive."""
         return self.root / "modes.npz"
+
+    @property
+    def pieces(self) -> Path:
+        """Folder of the tables of seeds and what becomes of them, NumPy arrays; for exact stitching."""
+        return self.root / "pieces"
 
     @property
     def lookup(self) -> Path:

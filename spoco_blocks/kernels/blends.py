@@ -54,32 +54,108 @@ def blend_owners(
     background behind it; that of a thin object lies beside both. O(m) time; embeddings are read at the voxels of flat
     fragments alone. Memory: 8 bytes for each face between labels.
     """
-    count = len(means) - 1
-    owners = np.arange(count + 1, dtype=np.uint32)
     labels = padded.reshape(-1)
-    first = int(labels[places].min(initial=count + 1))
+    first = int(labels[places].min(initial=len(means)))
     keys, faces = np.unique(_contacts(labels, places, padded.shape, first), return_counts=True)
-    if not len(keys):
-        return owners
     pairs = np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)
-    voxels = np.bincount(labels[places], minlength=count + 1)
+    voxels = np.bincount(labels[places], minlength=len(means))
     voxels[:first] = padded.size
+    wanted = np.zeros(len(means), np.bool_)
+    wanted[flat_labels(pairs, faces, voxels, thickness)[0]] = True
+    behind = background_behind(padded, places[wanted[labels[places]]], embeddings, foreground, thickness, len(means))
+    return owners_by_contacts(pairs, faces, voxels, means, behind, thickness)
+
+
+def flat_labels(
+    pairs: NDArray[np.int64], faces: NDArray[np.int64], voxels: NDArray[np.int64], thickness: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give the labels that are no thicker than a transition where they touch a larger one, and that larger one.
+
+    Parameters
+    ----------
+    pairs : ndarray of int64, shape (m, 2)
+        Labels that touch, a < b.
+    faces : ndarray of int64, shape (m,)
+        Voxel faces between them.
+    voxels : ndarray of int64, shape (k + 1,)
+        Voxels of each label; larger than all others where it is not judged.
+    thickness : int
+        Voxels per voxel face, at most.
+
+    Returns
+    -------
+    labels, owners : ndarray of int64, shape (j,)
+        The flat labels, rising, and of each the larger label that it shares most faces with.
+    """
+    if not len(pairs):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     small, large = _by_size(pairs, voxels)
     most = _first_of_each(small, -faces, large)
     flat = most[voxels[small[most]] <= thickness * faces[most]]
-    wanted = np.zeros(count + 1, np.bool_)
-    wanted[small[flat]] = True
-    sums, behind = np.zeros((count + 1, len(embeddings))), np.zeros(count + 1, np.int64)
-    places = places[wanted[labels[places]]]
-    _background_behind(labels, places, foreground, as_channels(embeddings), thickness, sums, behind)
+    return small[flat], large[flat]
+
+
+def background_behind(
+    padded: NDArray[np.uint32],
+    places: NDArray[np.int64],
+    embeddings: NDArray[Any],
+    foreground: NDArray[np.bool_],
+    thickness: int,
+    count: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Sum up the background that lies a transition's width away from the voxels of labels.
+
+    Parameters
+    ----------
+    padded, places, embeddings, foreground, thickness
+        As of `blend_owners`.
+    count : int
+        Labels, 0 included.
+
+    Returns
+    -------
+    sums, voxels : ndarray of float64, shape (count, c), ndarray of int64, shape (count,)
+        Sums of embeddings, and of how many background voxels, counted as often as they are seen.
+    """
+    sums, behind = np.zeros((count, len(embeddings))), np.zeros(count, np.int64)
+    _background_behind(padded.reshape(-1), places, foreground, as_channels(embeddings), thickness, sums, behind)
+    return sums, behind
+
+
+def owners_by_contacts(
+    pairs: NDArray[np.int64],
+    faces: NDArray[np.int64],
+    voxels: NDArray[np.int64],
+    means: NDArray[np.floating[Any]],
+    behind: tuple[NDArray[np.float64], NDArray[np.int64]],
+    thickness: int,
+) -> NDArray[np.uint32]:
+    """Give what `blend_owners` gives, of tables alone.
+
+    Parameters
+    ----------
+    pairs, faces, voxels, thickness
+        As of `flat_labels`.
+    means : ndarray of float, shape (k + 1, c)
+        Mean embedding of each label; row 0 is not used.
+    behind : tuple of ndarrays
+        As `background_behind` gives it, of flat labels at least.
+
+    Returns
+    -------
+    ndarray of uint32, shape (k + 1,)
+        The owner of each label; itself where it is no blend.
+    """
+    count = len(means) - 1
+    owners = np.arange(count + 1, dtype=np.uint32)
     both = np.concatenate([pairs, pairs[:, ::-1]])
     order = np.argsort(both[:, 0], kind="stable")
     bounds = np.searchsorted(both[order, 0], np.arange(count + 2))
-    for label, owner in zip(small[flat], large[flat], strict=True):
+    for label, owner in zip(*flat_labels(pairs, faces, voxels, thickness), strict=True):
         others = both[order[bounds[label] : bounds[label + 1]], 1]
         ends = means[others[others != owner]]
-        if behind[label]:
-            ends = np.concatenate([ends, sums[label : label + 1] / behind[label]])
+        if behind[1][label]:
+            ends = np.concatenate([ends, behind[0][label : label + 1] / behind[1][label]])
         if len(ends) and _on_a_line(means[label], means[owner], ends):
             owners[label] = owner
     # Owners are larger, so that following them comes to an end.

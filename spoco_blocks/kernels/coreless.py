@@ -1,4 +1,4 @@
-"""Objects without a core: voxels far from every core, clustered by the same rules among themselves."""
+"""Objects without a core: voxels far from every core, connected where they are alike."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 
 from spoco_blocks.kernels.distance import FAR, squared_distance
 from spoco_blocks.kernels.gradient import squared_gradient_at
-from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels
-from spoco_blocks.kernels.mode_seeking import mode_table
-from spoco_blocks.kernels.nearest import find_stray, keep_stray, nearest_mode, no_strays
+from spoco_blocks.kernels.half import JIT_EXACT, as_channels
 from spoco_blocks.kernels.union_find import find, union
 
 
@@ -40,15 +38,14 @@ def gradients_at(embeddings: NDArray[Any], places: NDArray[np.integer[Any]]) -> 
     return values
 
 
-def label_places(
+def label_alike(
     places: NDArray[np.integer[Any]],
     vectors: NDArray[np.float32],
     shape: tuple[int, ...],
-    modes: NDArray[np.float32],
     max_distance: float,
     min_voxels: int,
 ) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
-    """Label the 6-connected components of listed voxels with the same nearest mode.
+    """Label the components of listed voxels, of which 6-neighbours are connected whose embeddings are alike.
 
     Parameters
     ----------
@@ -58,10 +55,8 @@ def label_places(
         Their embeddings.
     shape : tuple of int
         z, y, x.
-    modes : ndarray of float32, shape (k, c)
-        The modes, at least one.
     max_distance : float
-        Voxels farther than this from every mode get no label.
+        How far the embeddings of two connected neighbours are from each other at most.
     min_voxels : int
         Components of fewer voxels get no label.
 
@@ -74,19 +69,15 @@ def label_places(
 
     Notes
     -----
-    O(m) time: three pointers follow the voxel in the list to its neighbours. Memory: 16 bytes per listed voxel.
+    O(m c) time: three pointers follow the voxel in the list to its neighbours. Memory: 16 bytes per listed voxel.
     """
     # One type, whoever lists them: kernels are compiled for it before workers start.
     places = np.ascontiguousarray(places, np.int64)
-    values = np.empty(len(places), np.int64)
-    _nearest_listed(vectors, mode_table(modes), np.float32(float(max_distance) ** 2), values)
     parents = np.arange(len(places))
-    _link_listed(places, values, shape, parents)
-    parents[values == 0] = -1
-    sizes = np.bincount(parents[parents >= 0], minlength=len(places))
+    _link_listed(places, vectors, shape, np.float32(float(max_distance) ** 2), parents)
+    sizes = np.bincount(parents, minlength=len(places))
     kept = sizes >= max(1, min_voxels)
-    numbers = np.where(kept, np.cumsum(kept), 0).astype(np.uint32)
-    labels = np.where(parents >= 0, numbers[parents], 0).astype(np.uint32)
+    labels = np.where(kept, np.cumsum(kept), 0)[parents].astype(np.uint32)
     count = int(kept.sum()) + 1
     sums = np.stack([np.bincount(labels, channel, count) for channel in vectors.T], axis=1)
     sums[0] = 0
@@ -103,23 +94,13 @@ def _gradients_at(
         values[j] = np.sqrt(squared_gradient_at(flat, shape, row // ny, row % ny, places[j] % nx, FAR))
 
 
-@njit(**JIT)
-def _nearest_listed(vectors: NDArray[np.float32], table: Any, bound: np.float32, values: NDArray[np.int64]) -> None:
-    strays = no_strays(vectors.shape[1])
-    mode = 0
-    for j in range(len(vectors)):
-        if squared_distance(vectors[j], table[0][mode]) > bound and find_stray(vectors[j], bound, strays)[1]:
-            values[j] = 0
-            continue
-        mode, squared = nearest_mode(vectors[j], mode, 0, 0, table)
-        values[j] = mode + 1 if squared <= bound else 0
-        if squared > bound:
-            keep_stray(vectors[j], squared, bound, strays)
-
-
 @njit(**JIT_EXACT)
 def _link_listed(
-    places: NDArray[np.integer[Any]], values: NDArray[np.int64], shape: tuple[int, int, int], parents: NDArray[np.int64]
+    places: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    shape: tuple[int, int, int],
+    bound: np.float32,
+    parents: NDArray[np.int64],
 ) -> None:
     _, ny, nx = shape
     for axis in range(3):
@@ -127,12 +108,12 @@ def _link_listed(
         limit = (0, ny, nx)[axis]
         i = 0
         for j in range(len(places)):
-            wanted = np.int64(places[j]) - step
+            wanted = places[j] - step
             while i < j and places[i] < wanted:
                 i += 1
             # The voxel before the first of a row or plane is none of its neighbours.
             first = limit > 0 and (places[j] // step) % limit == 0
-            if not first and i < j and places[i] == wanted and values[i] == values[j] and values[j] > 0:
+            if not first and i < j and places[i] == wanted and squared_distance(vectors[i], vectors[j]) <= bound:
                 union(parents, i, j)
     for j in range(len(places)):
         parents[j] = find(parents, j)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from spoco_blocks.clustering import (
     Consistency,
@@ -62,6 +62,9 @@ class StitchingSettings(Section):
     """... if its mean is nearer than this."""
     min_voxels: CountOrZero = 0
     """Segments still under this size are dropped."""
+    exact: bool = False
+    """Whether the result is to be the same however the volume is cut, for kind modes and stored embeddings: true reads
+    the volume three times, with wider margins; false once, and about one voxel in a thousand depends on the cut."""
     fill_holes_voxels: CountOrZero = 0
     """Background of at most so many voxels that a single segment encloses becomes part of it; 0 = holes stay. Between
     none and some, clustering runs again, because it records the background as well."""
@@ -120,6 +123,21 @@ class Segmenting(Section):
     the objects that the model learnt from."""
     stitching: StitchingSettings = StitchingSettings()
     """How fragments become objects."""
+
+    @model_validator(mode="after")
+    def _exact_is_possible(self) -> Segmenting:
+        if not self.stitching.exact:
+            return self
+        if self.embeddings == "stream":
+            raise ValueError(
+                "stitching.exact needs stored embeddings: predictions of two blocks differ in the last digits; "
+                "set embeddings: keep, or exact: false"
+            )
+        if self.clustering is not None and not isinstance(self.clustering, Modes):
+            raise ValueError(
+                f"stitching.exact is for clustering kind modes, not {self.clustering.kind}; choose it, or exact: false"
+            )
+        return self
 
 
 class SegmentationSettings(Segmenting):

@@ -1,6 +1,6 @@
 """Stage `calibrate`: what clustering decides once per volume, so that all blocks agree.
 
-The gradient threshold comes from regions spread over the volume. Modes are sought in every region of a lattice that
+The gradient thresholds come from regions spread over the volume. Modes are sought in every region of a lattice that
 does not depend on the block shape: with coordinates in the embedding every object has its own mode, so that no sample
 of the whole volume could hold them all.
 """
@@ -18,16 +18,19 @@ from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.ledger import Records, Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
-from spoco_blocks.errors import VolumeError
+from spoco_blocks.errors import LedgerError, VolumeError
 from spoco_blocks.grid import Block, BlockGrid, Box
 from spoco_blocks.kernels.merged_modes import merge_modes
 from spoco_blocks.settings.jobs import CalibrateJob, digest
+from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.exact.find import check_exact, find_pieces
+from spoco_blocks.stages.exact.seeds import FindSeeds, create_seed_store, exact_grid
 from spoco_blocks.stages.output import PredictedOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.rehearsal import rehearsed_embeddings
 
-VERSION = 3
+VERSION = 4
 SOUGHT = ("modes", "counts", "region")
 REGIONS_FOR_THRESHOLD = 64
 
@@ -112,11 +115,12 @@ def run_calibrate(job: CalibrateJob, layout: Layout, execution: Execution) -> Ma
         inputs = {"embed": embed.digest}
     watch = Stopwatch("calibrate", digest("calibrate", VERSION, job.model_dump(mode="json"), inputs), inputs)
     method = plan.method(job.clustering)
+    check_exact(method, exact=job.exact)
     if not isinstance(method, Modes):
         return watch.finish(results.manifest("calibrate"), {"job": job.model_dump(mode="json")})
     source = plan.embedded(results, job.foreground_threshold)
     regions = plan.region_grid
-    threshold = find_threshold(SampleGradients(source, method), regions, results, watch.identity, execution)
+    threshold, coreless = find_thresholds(SampleGradients(source, method), regions, results, watch.identity, execution)
     grid = plan.seeking_grid
     blocks = Blocks(grid, results.ledger("calibrate") / "modes", digest(watch.identity, threshold))
     summary = run(SeekModes(source, method, threshold, regions), blocks, execution)
@@ -129,18 +133,26 @@ def run_calibrate(job: CalibrateJob, layout: Layout, execution: Execution) -> Ma
     np.savez(results.modes, modes=modes, region=region, representative=representative)
     decided = {
         "gradient_threshold": threshold,
+        "coreless_threshold": coreless,
         "bandwidth": method.radius,
         "merge_radius": method.merging,
         "modes": len(modes),
     }
+    if job.exact:
+        ledger, exactly = results.ledger("calibrate"), digest(blocks.record_identity, "exact")
+        create_seed_store(plan, results, ledger / "seeds")
+        seeds = FindSeeds(source, method, (threshold, coreless), results.modes, Source(uri=results.seeds), plan.shape)
+        decided |= find_pieces(
+            seeds, exact_grid(plan, method), results.pieces, ledger, exactly, execution, planar=plan.planar
+        )
     result = {"job": job.model_dump(mode="json"), **decided, **summary.__dict__}
     return watch.finish(results.manifest("calibrate"), result)
 
 
-def find_threshold(
+def find_thresholds(
     task: SampleGradients, grid: BlockGrid, results: SegmentationResults, identity: str, execution: Execution
-) -> float:
-    """Decide the gradient threshold from regions drawn all over the volume.
+) -> tuple[float, float]:
+    """Decide the gradient thresholds, of cores and of objects without, from regions drawn all over the volume.
 
     Raises
     ------
@@ -160,7 +172,8 @@ def find_threshold(
             f"(probability above {task.source.threshold}); look at {results.root} and at the learning "
             "curves, lower foreground_threshold, or train on more objects."
         )
-    return task.method.gradient_threshold(gradients)
+    threshold = task.method.gradient_threshold(gradients)
+    return threshold, task.method.coreless_threshold(gradients, threshold)
 
 
 @dataclass(frozen=True)
@@ -171,8 +184,8 @@ class Calibration:
     ----------
     grid : BlockGrid
         The lattice of regions.
-    threshold : float
-        Gradient threshold.
+    threshold, coreless : float
+        Gradient threshold of cores, and of objects without a core.
     modes : (m, c) float64
         Modes in the frame of the volume.
     of_region : dict
@@ -181,24 +194,37 @@ class Calibration:
 
     grid: BlockGrid
     threshold: float
+    coreless: float
     modes: NDArray[np.float64]
     of_region: dict[int, NDArray[np.int64]]
 
     @classmethod
     def read(cls, results: SegmentationResults, plan: Plan) -> Calibration | None:
-        """Read the decisions back; None when the method needed none."""
+        """Read the decisions back; None when the method needed none.
+
+        Raises
+        ------
+        LedgerError
+            When another version of the program made them.
+        """
         manifest = Manifest.read(results.manifest("calibrate"))
         if "gradient_threshold" not in manifest.result:
             return None
+        if "coreless_threshold" not in manifest.result:
+            raise LedgerError(
+                "this segmentation was calibrated by another version of the program; remove calibrate.json from "
+                f"{results.root} and start the workflow again."
+            )
         with np.load(results.modes) as data:
             modes, region, representative = data["modes"], data["region"], data["representative"]
         cuts = np.flatnonzero(np.diff(region)) + 1
         groups = zip(np.split(region, cuts), np.split(representative, cuts), strict=True)
         of_region = {int(r[0]): np.unique(m) for r, m in groups if len(r)}
-        return cls(plan.region_grid, manifest.result["gradient_threshold"], modes, of_region)
+        thresholds = manifest.result["gradient_threshold"], manifest.result["coreless_threshold"]
+        return cls(plan.region_grid, *thresholds, modes, of_region)
 
     def context(self, box: Box, source: Embedded) -> Context:
         """Give what concerns a box, in its frame: the modes of the regions that it touches."""
         regions = [self.of_region[r] for r in self.grid.touching(box) if r in self.of_region]
         near = self.modes[np.unique(np.concatenate(regions))] if regions else self.modes[:0]
-        return Context(self.threshold, source.to_box(near, box.start).astype(np.float32))
+        return Context(self.threshold, self.coreless, source.to_box(near, box.start).astype(np.float32))

@@ -22,6 +22,9 @@ from spoco_blocks.settings.jobs import ClusterJob, digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.calibrate import Calibration
 from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.exact.cluster import ClusterExactly
+from spoco_blocks.stages.exact.placed import PlacedSeeds
+from spoco_blocks.stages.exact.seeds import exact_grid
 from spoco_blocks.stages.measured import intensities, keep_inner, measure, unsought
 from spoco_blocks.stages.output import Output
 from spoco_blocks.stages.plan import Plan
@@ -96,7 +99,7 @@ class ClusterBlock:
         output, block = self.source.output, rehearsed_block()
         embeddings, foreground = rehearsed_embeddings(output.channels)
         # Low enough that only what does not change at all is a core.
-        context = Context(0.01, np.array([[0], [4]], np.float32).repeat(output.channels, axis=1))
+        context = Context(0.01, 10.0, np.array([[0], [4]], np.float32).repeat(output.channels, axis=1))
         if output.offsets:
             offsets = np.concatenate([np.eye(3, dtype=np.int64), 3 * np.eye(3, dtype=np.int64)])
             values = np.full((len(offsets), *foreground.shape), 200, np.uint8)
@@ -197,8 +200,18 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
     watch = Stopwatch("cluster", digest("cluster", VERSION, job.model_dump(mode="json"), inputs), inputs)
     method, threshold = plan.method(job.clustering), plan.threshold(job.foreground_threshold)
     check_halo(plan, method)
-    task = cluster_task(plan, results, watch.identity, method, threshold, gaps=job.gaps)
-    blocks = Blocks(plan.cluster_grid, results.ledger("cluster"), watch.identity, shard, shards)
+    grid = plan.cluster_grid
+    task: ClusterBlock | ClusterExactly
+    if job.exact and isinstance(method, Modes):
+        grid = exact_grid(plan, method)
+        source, seeds = plan.embedded(results, threshold), Source(uri=results.seeds)
+        task = ClusterExactly(
+            source, method, PlacedSeeds(seeds, results.pieces, grid, watch.identity), Source(uri=results.fragments),
+            plan.predicted, plan.shape, job.gaps, plan.planar,
+        )  # fmt: skip
+    else:
+        task = cluster_task(plan, results, watch.identity, method, threshold, gaps=job.gaps)
+    blocks = Blocks(grid, results.ledger("cluster"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)
     result = {
         "job": job.model_dump(mode="json"),
@@ -207,6 +220,8 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
         "foreground_threshold": threshold,
         "fragments_are_final": not method.fragments,
         "gaps": job.gaps,
+        "exact": job.exact,
+        "least": max(1, method.min_core_voxels) if isinstance(method, Modes) else 0,
         **summary.__dict__,
     }
     return watch.finish(results.manifest("cluster", shard), result)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spoco_blocks.clustering.exact import rounded
 from spoco_blocks.grid import Box, Triple
 from spoco_blocks.stages.output import Output, OutputSource
 
@@ -49,14 +50,24 @@ class Embedded:
         foreground = output.foreground > self.threshold * 255
         return self.placed(output.embeddings), foreground
 
-    def placed(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Give (c, z, y, x) embeddings as they are stored in their own unit, with coordinates."""
+    def in_volume(self, output: Output, start: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Give the same in the frame of the volume, rounded, of the output for a box that starts at `start`.
+
+        Notes
+        -----
+        Whichever box a voxel is read with, its embedding is the same to the last bit, and sums of embeddings do not
+        depend on the order (`clustering.exact`). Farther than 4096 coordinate scales from the origin digits are lost.
+        """
+        return rounded(self.placed(output.embeddings, start)), output.foreground > self.threshold * 255
+
+    def placed(self, stored: NDArray[Any], start: Triple = (0, 0, 0)) -> NDArray[np.float32]:
+        """Give (c, z, y, x) embeddings as they are stored in their own unit, with coordinates, counted from `start`."""
         embeddings = stored.astype(np.float32)
         if self.scale is not None:
             embeddings *= np.array(self.scale, np.float32)[:, None, None, None]
         if self.coordinate_scale is not None:
-            for axis, (extent, scale) in enumerate(zip(embeddings.shape[1:], self.coordinate_scale, strict=True)):
-                position = (np.arange(extent) / scale).astype(np.float32)
+            for axis, (first, scale) in enumerate(zip(start, self.coordinate_scale, strict=True)):
+                position = (np.arange(first, first + embeddings.shape[1 + axis]) / scale).astype(np.float32)
                 embeddings[axis] += position.reshape([-1 if a == axis else 1 for a in range(3)])
         return embeddings
 

@@ -72,14 +72,14 @@ def measure(
     count = int(inner.max(initial=0))
     probability = foreground[block.inner_local.slices].astype(np.float32)[None] / np.float32(255)
     voxels, certainty, start, stop, positions = region_statistics(inner, probability, count)
-    local = sums / np.maximum(weights, 1)[:, None]
-    means = source.to_volume(local, block.outer.start)
+    means = sums / np.maximum(weights, 1)[:, None]
+    shift = source.to_volume(np.zeros((1, sums.shape[1])), block.outer.start)
     pairs, faces = contacts(labels)
     origin = np.array(block.inner.start)
     tables: dict[str, NDArray[Any]] = {
         "weights": weights[1:],
-        "sums": (means * weights[:, None])[1:],
-        "distances": distance_sums(labels, embeddings, local)[1:],
+        "sums": (sums + weights[:, None] * shift)[1:],
+        "distances": distance_sums(labels, embeddings, means)[1:],
         "voxels": voxels[1:],
         "start": start[1:] + origin,
         "stop": stop[1:] + origin,

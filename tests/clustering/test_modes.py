@@ -29,11 +29,14 @@ def test_crowded_objects_are_told_apart(crowded):
 def test_a_context_made_of_the_array_itself_changes_nothing(crowded):
     phantom, _ = crowded
     method = Modes()
-    threshold = method.gradient_threshold(method.gradient_sample(phantom.embeddings, phantom.foreground))
+    sample = method.gradient_sample(phantom.embeddings, phantom.foreground)
+    threshold = method.gradient_threshold(sample)
+    coreless = method.coreless_threshold(sample, threshold)
+    assert threshold < coreless < sample.max()
     modes, counts = method.seek(phantom.embeddings, phantom.foreground, threshold, seed=3)
     assert len(modes) == len(counts)
     expected = method(phantom.embeddings, phantom.foreground, Context(seed=3))
-    for context in (Context(threshold, modes), Context(threshold, seed=3), Context(modes=modes)):
+    for context in (Context(threshold, coreless, modes), Context(threshold, seed=3), Context(modes=modes)):
         np.testing.assert_array_equal(method(phantom.embeddings, phantom.foreground, context), expected)
 
 

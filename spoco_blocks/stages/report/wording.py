@@ -27,6 +27,7 @@ DECIDED = {
     "kind": "Clustering",
     "foreground_threshold": "Probability above which a voxel is foreground",
     "gradient_threshold": "Change of the embedding below which a voxel is the core of an object",
+    "coreless_threshold": "The same far from every core, for objects that are thin throughout",
     "bandwidth": "Bandwidth of modes",
     "merge_radius": "Distance under which modes are one",
     "modes": "Modes found",

@@ -21,6 +21,7 @@ from spoco_blocks.stages.stitch.holes import Filled, Pieces, fill_holes, load_pi
 from spoco_blocks.stages.stitch.objects import object_table
 from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, report_seams
 from spoco_blocks.stages.stitch.tables import Edges, Fragments, load_edges, load_fragments, load_overlaps
+from spoco_blocks.stages.stitch.whole import Whole, join_blocks
 
 VERSION = 5
 
@@ -43,6 +44,8 @@ class Clustered:
         Whether fragments are final objects.
     gaps : bool
         Whether records know of the background between fragments.
+    least : int or None
+        Where no cut must show, the smallest fragment that no seed grew to; None where cuts may show.
     tables : Path
         Where the tables lie while a decision is made; of another result of clustering they lie elsewhere.
     """
@@ -53,6 +56,7 @@ class Clustered:
     records: Records
     final: bool
     gaps: bool
+    least: int | None
     tables: Path
 
     @classmethod
@@ -70,7 +74,8 @@ class Clustered:
         records = Records(results.ledger("cluster"), found.result["records"], len(plan.cluster_grid))
         tables = results.ledger(stage) / f"tables-{found.digest}"
         final, gaps = bool(found.result["fragments_are_final"]), bool(found.result.get("gaps"))
-        return cls(results, plan, found.digest, records, final, gaps, tables)
+        least = found.result["least"] if found.result.get("exact") else None
+        return cls(results, plan, found.digest, records, final, gaps, least, tables)
 
     def load(self) -> tuple[Fragments, Edges]:
         """Join the tables of all blocks, in files."""
@@ -81,14 +86,23 @@ class Clustered:
 
     def lookup(self, fragments: Fragments, edges: Edges, pieces: Pieces, settings: StitchingSettings) -> Filled:
         """Decide, number the segments, and fill their holes."""
-        distance = self.plan.object_distance
-        roots = decide(fragments, edges, settings, final=self.final, folder=self.tables, object_distance=distance)
-        ids = number_segments(roots, fragments.voxels, settings.min_voxels, self.tables)
+        whole, distance = self.whole(fragments, edges), self.plan.object_distance
+        roots = decide(
+            whole.fragments, whole.edges, settings, final=self.final, folder=self.tables, object_distance=distance
+        )
+        ids = number_segments(roots, whole.fragments.voxels, settings.min_voxels, self.tables)
+        ids = ids if whole.of_fragment is None else ids[whole.of_fragment]
         if not self.gaps:
             return Filled(ids)
         found = segments_of_pieces(ids, fragments, pieces)
         most = settings.fill_holes_voxels
         return fill_holes(self.records, self.plan, pieces, found, most) if most else Filled(found)
+
+    def whole(self, fragments: Fragments, edges: Edges) -> Whole:
+        """Join what is one fragment of the volume, where no cut must show."""
+        if self.least is None:
+            return Whole(fragments, edges, None)
+        return join_blocks(self.records, fragments, edges, self.least)
 
     def check(self, settings: StitchingSettings) -> None:
         """Check that clustering recorded what a decision needs.

@@ -158,6 +158,14 @@ def _load(
     return Edges(*(column.array() for column in columns))
 
 
+def joined_edges(edges: Iterator[tuple[NDArray[np.int64], ...]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sum up the faces of equal pairs, sorted."""
+    parts = [(np.zeros((0, 2), np.int64), np.zeros(0, np.int64)), *edges]
+    pairs, faces = (np.concatenate(part) for part in zip(*parts, strict=True))
+    unique, place = np.unique(pairs, axis=0, return_inverse=True)
+    return unique, np.bincount(place.reshape(-1), faces, len(unique)).astype(np.int64)
+
+
 def following(grid: BlockGrid, block: int, *, planar: bool) -> Iterator[tuple[int, int]]:
     """Give the axes along which another block follows, and that block; none follows an image."""
     position = grid.position(block)
