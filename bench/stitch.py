@@ -56,6 +56,7 @@ def cut(phantom: Phantom, context: Context, parts: int, folder: Path) -> None:
     shape = phantom.truth.shape
     grid = BlockGrid(shape, tuple(s // parts for s in shape), (HALO,) * 3)
     joined, firsts = np.zeros(shape, np.uint32), []
+    folder.mkdir(exist_ok=True)
     with Ledger(folder / "records", "shard-0", "bench") as ledger:
         for block in grid:
             part = phantom.embeddings[(slice(None), *block.outer.slices)].astype(np.float32)
@@ -69,6 +70,12 @@ def cut(phantom: Phantom, context: Context, parts: int, folder: Path) -> None:
     np.save(folder / "inner.npy", joined)
     facts = {"shape": shape, "block_shape": grid.block_shape, "halo": HALO, "first_voxels": firsts}
     (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def corner(phantom: Phantom) -> Phantom:
+    """Give a small part of a phantom, on which ways load what they need."""
+    part = (slice(0, 32),) * 3
+    return Phantom(phantom.embeddings[(slice(None), *part)], phantom.truth[part])
 
 
 def merges_and_splits(whole: Labels, found: Labels) -> tuple[int, int]:
@@ -108,6 +115,7 @@ def compare(report: Report, phantom: Phantom, parts: int) -> None:
     name = f"{parts**3} blocks"
     with tempfile.TemporaryDirectory() as folder:
         cut(phantom, context, parts, Path(folder))
+        cut(corner(phantom), context, 2, Path(folder) / "small")
         results = stitch_all(Path(folder))
     figures = {}
     for way, (took, labels) in results.items():

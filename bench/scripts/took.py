@@ -1,14 +1,17 @@
-"""What a way of stitching took: seconds of three runs, and the most memory of a further one."""
+"""What a way of stitching took: seconds of three runs, and their most memory."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 RUNS = 3
 
@@ -19,23 +22,33 @@ def status_mib(name: str) -> float:
     return int(status[name].split()[0]) / 1024
 
 
-def measured(work: Callable[[], Any]) -> Any:
-    """Run three times and once more, print ``{"seconds": [...], "mib": ...}``, and give the last result.
+def measure(prepare: Callable[[Path], Callable[[], Any]]) -> None:
+    """Run three times on the folder of the command line, and print ``{"seconds": [...], "mib": ...}``.
+
+    Parameters
+    ----------
+    prepare : callable
+        Loads the labels of a folder, and gives what stitches them. The second argument of the command line names the
+        file that its result is written to.
 
     Notes
     -----
-    Memory is what is resident at most beside what was before: libraries and the labels of the blocks, which all hold.
+    Memory is what is resident at most beside what was before: libraries, what a run on a small volume loaded and kept,
+    and the labels of the blocks, which all hold.
     """
-    seconds = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
+    folder = Path(sys.argv[1])
+    prepare(folder / "small")()
+    work, seconds, result = prepare(folder), [], None
     gc.collect()
-    # What the library has freed but not given back would hide what the next run takes.
+    # What the library has freed but not given back would hide what a run takes.
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
     before = status_mib("VmRSS")
-    result = work()
-    print(json.dumps({"seconds": seconds, "mib": status_mib("VmHWM") - before}))
-    return result
+    Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(RUNS):
+        result = None
+        start = time.perf_counter()
+        result = work()
+        seconds.append(time.perf_counter() - start)
+    mib = status_mib("VmHWM") - before
+    np.save(folder / f"{sys.argv[2]}.npy", result)
+    print(json.dumps({"seconds": seconds, "mib": mib}))
