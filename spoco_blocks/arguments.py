@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+
+from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.slurm import end_of_job
 
 
 def of_a_stage(parser: ArgumentParser, *, takes_file: bool) -> None:
@@ -59,3 +62,16 @@ def of_restitch(parser: ArgumentParser) -> None:
     parser.add_argument("--score", action="store_true", help="compare with the truth, which is read once")
     parser.add_argument("--write", action="store_true", help="keep this one decision")
     of_execution(parser)
+
+
+def execution_of(args: Namespace, *, predicts: bool = False) -> Execution:
+    """Give how blocks are run, as a stage's arguments say."""
+    gpus, scheduler = args.gpus or 0, args.scheduler or None
+    if predicts and args.gpus is None and args.executor == "dask" and scheduler is None:
+        from spoco_blocks.learn.device import count_gpus
+
+        gpus = count_gpus()
+    deadline = args.stop_before or end_of_job()
+    return Execution(
+        args.executor, args.workers, args.memory_mb, scheduler, gpus, retries=args.retries, deadline=deadline
+    )

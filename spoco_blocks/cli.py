@@ -15,12 +15,11 @@ from pathlib import Path
 
 from spoco_blocks import __version__, arguments
 from spoco_blocks.engine.attempts import attempt_log
-from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
 from spoco_blocks.engine.slurm import end_of_job, hand_over
 from spoco_blocks.errors import BlockError, HandOverError, SpocoBlocksError
-from spoco_blocks.settings import annotation_jobs, jobs, json_schema, load_settings, shape_jobs
+from spoco_blocks.settings import annotation_jobs, clustering_jobs, jobs, json_schema, load_settings, shape_jobs
 
 log = logging.getLogger("spoco_blocks")
 
@@ -45,7 +44,7 @@ def labels(args: argparse.Namespace) -> None:
     from spoco_blocks.stages.labels import run_labels
 
     job = jobs.read_job(jobs.LabelsJob, args.job)
-    run_labels(job, Layout(args.results).volume(job.volume), _execution(args), args.content)
+    run_labels(job, Layout(args.results).volume(job.volume), arguments.execution_of(args), args.content)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -73,7 +72,7 @@ def estimate(args: argparse.Namespace) -> None:
     """Say what the blocks of a planned segmentation will cost, and refuse what disk or memory cannot hold."""
     from spoco_blocks.stages.estimate import run_estimate
 
-    run_estimate(jobs.read_job(jobs.EstimateJob, args.job), Layout(args.results), args.memory_mb)
+    run_estimate(jobs.read_job(clustering_jobs.EstimateJob, args.job), Layout(args.results), args.memory_mb)
 
 
 def embed(args: argparse.Namespace) -> None:
@@ -81,22 +80,26 @@ def embed(args: argparse.Namespace) -> None:
     from spoco_blocks.stages.embed import run_embed
 
     job = jobs.read_job(jobs.SegmentationJob, args.job)
-    run_embed(job, Layout(args.results), _execution(args, predicts=True), args.shard, args.shards)
+    run_embed(job, Layout(args.results), arguments.execution_of(args, predicts=True), args.shard, args.shards)
 
 
 def calibrate(args: argparse.Namespace) -> None:
     """Decide what clustering decides once per volume."""
     from spoco_blocks.stages.calibrate import run_calibrate
 
-    run_calibrate(jobs.read_job(jobs.CalibrateJob, args.job), Layout(args.results), _execution(args, predicts=True))
+    run_calibrate(
+        jobs.read_job(clustering_jobs.CalibrateJob, args.job),
+        Layout(args.results),
+        arguments.execution_of(args, predicts=True),
+    )
 
 
 def cluster(args: argparse.Namespace) -> None:
     """Cluster a shard of blocks."""
     from spoco_blocks.stages.cluster import run_cluster
 
-    job = jobs.read_job(jobs.ClusterJob, args.job)
-    run_cluster(job, Layout(args.results), _execution(args, predicts=True), args.shard, args.shards)
+    job = jobs.read_job(clustering_jobs.ClusterJob, args.job)
+    run_cluster(job, Layout(args.results), arguments.execution_of(args, predicts=True), args.shard, args.shards)
 
 
 def stitch(args: argparse.Namespace) -> None:
@@ -111,35 +114,42 @@ def relabel(args: argparse.Namespace) -> None:
     from spoco_blocks.stages.relabel import run_relabel
 
     job = jobs.read_job(jobs.SegmentationJob, args.job)
-    run_relabel(job, Layout(args.results), _execution(args), args.shard, args.shards)
+    run_relabel(job, Layout(args.results), arguments.execution_of(args), args.shard, args.shards)
 
 
 def pyramid(args: argparse.Namespace) -> None:
     """Write the coarser levels of the segmentation."""
     from spoco_blocks.stages.relabel import run_pyramid
 
-    run_pyramid(jobs.read_job(jobs.SegmentationJob, args.job), Layout(args.results), _execution(args))
+    run_pyramid(jobs.read_job(jobs.SegmentationJob, args.job), Layout(args.results), arguments.execution_of(args))
+
+
+def recut(args: argparse.Namespace) -> None:
+    """Say how much the cut into blocks shows, by a few blocks that lie across the seams."""
+    from spoco_blocks.stages.recut import run_recut
+
+    run_recut(jobs.read_job(clustering_jobs.RecutJob, args.job), Layout(args.results), arguments.execution_of(args))
 
 
 def mesh(args: argparse.Namespace) -> None:
     """Write the surfaces of all objects."""
     from spoco_blocks.stages.mesh import run_mesh
 
-    run_mesh(jobs.read_job(shape_jobs.MeshJob, args.job), Layout(args.results), _execution(args))
+    run_mesh(jobs.read_job(shape_jobs.MeshJob, args.job), Layout(args.results), arguments.execution_of(args))
 
 
 def skeleton(args: argparse.Namespace) -> None:
     """Write the centre lines of all objects."""
     from spoco_blocks.stages.skeleton import run_skeleton
 
-    run_skeleton(jobs.read_job(shape_jobs.SkeletonJob, args.job), Layout(args.results), _execution(args))
+    run_skeleton(jobs.read_job(shape_jobs.SkeletonJob, args.job), Layout(args.results), arguments.execution_of(args))
 
 
 def agree(args: argparse.Namespace) -> None:
     """Keep what two networks agree on as pseudo-labels."""
     from spoco_blocks.stages.agree import run_agree
 
-    run_agree(jobs.read_job(jobs.AgreeJob, args.job), Layout(args.results), _execution(args))
+    run_agree(jobs.read_job(jobs.AgreeJob, args.job), Layout(args.results), arguments.execution_of(args))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -147,7 +157,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from spoco_blocks.stages.evaluate import in_words, run_evaluate
 
     job = jobs.read_job(jobs.EvaluateJob, args.job)
-    found = run_evaluate(job, Layout(args.results), _execution(args), args.content).result.get("scores")
+    found = run_evaluate(job, Layout(args.results), arguments.execution_of(args), args.content).result.get("scores")
     if found is not None:
         print(f"Scores of {job.segmentation}\n{in_words(found)}")
 
@@ -176,8 +186,8 @@ def annotation_curve(args: argparse.Namespace) -> None:
 
 
 STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
-    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, mesh, skeleton, agree,
-    evaluate, report, annotation_baseline, annotation_curve,
+    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, recut, mesh, skeleton,
+    agree, evaluate, report, annotation_baseline, annotation_curve,
 )  # fmt: skip
 
 
@@ -204,7 +214,7 @@ def restitch(args: argparse.Namespace) -> None:
     layout = Layout(args.results)
     # Results are written under the lock of the stage whose results they are.
     with held(layout.lock("stitch-0", args.segmentation)) if args.write else nullcontext():
-        rows = again.restitch(layout, args.segmentation, sweep, _execution(args))
+        rows = again.restitch(layout, args.segmentation, sweep, arguments.execution_of(args))
     print(f"{again.in_words(rows)}\nAlso in {layout.segmentation(args.segmentation).curve}.")
     if args.write:
         print("This decision is kept. Write it into the configuration as well, then run snakemake, which relabels.")
@@ -275,18 +285,6 @@ def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespac
     layout, what = Layout(args.results), f"{stage.__name__}-{args.shard}"
     with held(layout.lock(what, name)), attempt_log(layout.attempts(what, name), args.workers, args.memory_mb):
         stage(args)
-
-
-def _execution(args: argparse.Namespace, *, predicts: bool = False) -> Execution:
-    gpus, scheduler = args.gpus or 0, args.scheduler or None
-    if predicts and args.gpus is None and args.executor == "dask" and scheduler is None:
-        from spoco_blocks.learn.device import count_gpus
-
-        gpus = count_gpus()
-    deadline = args.stop_before or end_of_job()
-    return Execution(
-        args.executor, args.workers, args.memory_mb, scheduler, gpus, retries=args.retries, deadline=deadline
-    )
 
 
 if __name__ == "__main__":

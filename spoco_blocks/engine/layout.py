@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spoco_blocks.engine.annotation_layout import AnnotationCurveResults
+
 MESHES, SKELETONS = "meshes", "skeletons"
 
 
@@ -233,33 +235,6 @@ class SegmentationResults:
     def report(self) -> Path:
         """The report, one HTML file."""
         return self.root / "report.html"
-
-
-@dataclass(frozen=True)
-class AnnotationCurveResults:
-    """Results of `snakemake annotation_curve`."""
-
-    root: Path
-
-    @property
-    def baseline(self) -> Path:
-        """Manifest of `annotation_baseline`: the classical chain, tuned, and its scores."""
-        return self.root / "annotation_baseline.json"
-
-    @property
-    def manifest(self) -> Path:
-        """Manifest of `annotation_curve`."""
-        return self.root / "annotation_curve.json"
-
-    @property
-    def table(self) -> Path:
-        """One line per training: objects annotated, and all scores."""
-        return self.root / "curve.csv"
-
-    @property
-    def page(self) -> Path:
-        """Score against number of annotated objects, one HTML file."""
-        return self.root / "curve.html"
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from spoco_blocks.clustering import Consistency
 from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings.base import Count, Fraction, LengthsNm, Section
+from spoco_blocks.settings.clustering_jobs import clustering_job
 from spoco_blocks.settings.expansion import TeacherSegmentation, teacher_of, teacher_segmentations
 from spoco_blocks.settings.network import NetworkSettings
 from spoco_blocks.settings.reading import explain
 from spoco_blocks.settings.sections import LabelSettings, Settings, Source, TruthSettings, VolumeSettings
 from spoco_blocks.settings.segmentation import (
     BlockSettings,
-    ClusteringSettings,
     MeshSettings,
     PredictionSettings,
     SkeletonSettings,
@@ -106,32 +106,6 @@ class SegmentationJob(Section):
     """Predict embeddings, or write segments and their pyramid: how is in what was planned or decided before."""
 
     segmentation: str
-
-
-class CalibrateJob(Section):
-    """Decide on the volume what clustering decides once."""
-
-    segmentation: str
-    foreground_threshold: float | None
-    clustering: ClusteringSettings | None
-    exact: bool
-    """Whether how the volume is cut must not show."""
-
-
-class ClusterJob(CalibrateJob):
-    """Cluster the blocks."""
-
-    gaps: bool
-    """Whether to record the background between fragments as well."""
-
-
-class EstimateJob(Section):
-    """Say what the blocks will cost."""
-
-    segmentation: str
-    foreground_threshold: float | None
-    clustering: ClusteringSettings | None
-    shards: int
 
 
 class StitchJob(Section):
@@ -238,8 +212,8 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             embedding_type=section.embedding_type,
             arrays=settings.execution.arrays,
         )
-    if stage in ("calibrate", "cluster", "estimate"):
-        return _clustering_job(settings, stage, name)
+    if (clustering := clustering_job(section, stage, name, settings.execution.shards)) is not None:
+        return clustering
     if stage == "stitch":
         return StitchJob(segmentation=name, stitching=section.stitching)
     if stage in ("embed", "relabel", "pyramid"):
@@ -250,17 +224,6 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
         labels = labels_job(settings, section.volume)
         return ReportJob(segmentation=name, volume=labels, model=section.model, truth=volume.truth)
     raise SettingsError(f"no stage '{stage}' belongs to a segmentation.")
-
-
-def _clustering_job(settings: Settings, stage: str, name: str) -> Section:
-    section = settings.segmentations[name]
-    how: dict[str, Any] = {"foreground_threshold": section.foreground_threshold, "clustering": section.clustering}
-    if stage == "estimate":
-        return EstimateJob(segmentation=name, **how, shards=settings.execution.shards)
-    how["exact"] = section.stitching.exact
-    if stage == "cluster":
-        return ClusterJob(segmentation=name, **how, gaps=section.stitching.fill_holes_voxels > 0)
-    return CalibrateJob(segmentation=name, **how)
 
 
 def canonical(job: Section) -> str:

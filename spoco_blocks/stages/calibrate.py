@@ -21,7 +21,8 @@ from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.errors import LedgerError, VolumeError
 from spoco_blocks.grid import Block, BlockGrid, Box
 from spoco_blocks.kernels.merged_modes import merge_modes
-from spoco_blocks.settings.jobs import CalibrateJob, digest
+from spoco_blocks.settings.clustering_jobs import CalibrateJob
+from spoco_blocks.settings.jobs import digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.exact.find import check_exact, find_pieces

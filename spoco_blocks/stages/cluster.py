@@ -16,9 +16,10 @@ from spoco_blocks.engine.ledger import Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.errors import CheckpointError, GridError
-from spoco_blocks.grid import Block
+from spoco_blocks.grid import Block, BlockGrid
 from spoco_blocks.kernels.gaps import number_gaps
-from spoco_blocks.settings.jobs import ClusterJob, digest
+from spoco_blocks.settings.clustering_jobs import ClusterJob
+from spoco_blocks.settings.jobs import digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.calibrate import Calibration
 from spoco_blocks.stages.embedded import Embedded
@@ -26,7 +27,7 @@ from spoco_blocks.stages.exact.cluster import ClusterExactly
 from spoco_blocks.stages.exact.placed import PlacedSeeds
 from spoco_blocks.stages.exact.seeds import exact_grid
 from spoco_blocks.stages.measured import intensities, keep_inner, measure, unsought
-from spoco_blocks.stages.output import Output
+from spoco_blocks.stages.output import Output, PredictedOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.rehearsal import rehearsed_block, rehearsed_embeddings
 from spoco_blocks.stages.sources import open_source
@@ -52,6 +53,7 @@ class ClusterBlock:
     method: Method
     source: Embedded
     fragments: Source
+    predicted: PredictedOutput
     gaps: bool
     planar: bool
 
@@ -61,6 +63,14 @@ class ClusterBlock:
 
     def finish(self, block: Block, output: Output) -> Tables:
         """Cluster one block of whose outer box the network's output is given."""
+        inner, pieces, tables = self.clustered(block, output)
+        open_source(self.fragments).write(block.inner, inner)
+        return tables | {"intensities": intensities(pieces, self.predicted, block)}
+
+    def clustered(
+        self, block: Block, output: Output
+    ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], dict[str, NDArray[Any]]]:
+        """Give the fragments of the inner box, without and with gaps, and what is measured of these."""
         plan, calibration = open_calibration(self.results, self.identity)
         embeddings, foreground = self.source.understand(output)
         context = Context() if calibration is None else calibration.context(block.outer, self.source)
@@ -72,9 +82,7 @@ class ClusterBlock:
         outer = block.outer
         cut = tuple((a > 0, b < end) for a, b, end in zip(outer.start, outer.stop, plan.shape, strict=True))
         context = replace(context, smallest_voxels=plan.smallest_voxels, cut=cut, step=plan.step)
-        inner, pieces, tables = self.fragments_of(block, embeddings, foreground, output.foreground, context)
-        open_source(self.fragments).write(block.inner, inner)
-        return tables | {"intensities": intensities(pieces, plan.predicted, block)}
+        return self.fragments_of(block, embeddings, foreground, output.foreground, context)
 
     def fragments_of(
         self,
@@ -187,9 +195,24 @@ def cluster_task(
         method=method,
         source=plan.embedded(results, threshold, affinities=needs_affinities),
         fragments=Source(uri=results.fragments),
+        predicted=plan.predicted,
         gaps=gaps,
         planar=plan.planar,
     )
+
+
+def task_and_grid(
+    plan: Plan, results: SegmentationResults, identity: str, job: ClusterJob
+) -> tuple[ClusterBlock | ClusterExactly, BlockGrid]:
+    """Make the task of a block, and give the blocks with the margins that it needs."""
+    method, threshold = plan.method(job.clustering), plan.threshold(job.foreground_threshold)
+    if not (job.exact and isinstance(method, Modes)):
+        return cluster_task(plan, results, identity, method, threshold, gaps=job.gaps), plan.cluster_grid
+    grid = exact_grid(plan, method)
+    seeds = PlacedSeeds(Source(uri=results.seeds), results.pieces, grid, identity)
+    source, fragments = plan.embedded(results, threshold), Source(uri=results.fragments)
+    task = ClusterExactly(source, method, seeds, fragments, plan.predicted, plan.shape, job.gaps, plan.planar)
+    return task, grid
 
 
 def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
@@ -200,17 +223,7 @@ def run_cluster(job: ClusterJob, layout: Layout, execution: Execution, shard: in
     watch = Stopwatch("cluster", digest("cluster", VERSION, job.model_dump(mode="json"), inputs), inputs)
     method, threshold = plan.method(job.clustering), plan.threshold(job.foreground_threshold)
     check_halo(plan, method)
-    grid = plan.cluster_grid
-    task: ClusterBlock | ClusterExactly
-    if job.exact and isinstance(method, Modes):
-        grid = exact_grid(plan, method)
-        source, seeds = plan.embedded(results, threshold), Source(uri=results.seeds)
-        task = ClusterExactly(
-            source, method, PlacedSeeds(seeds, results.pieces, grid, watch.identity), Source(uri=results.fragments),
-            plan.predicted, plan.shape, job.gaps, plan.planar,
-        )  # fmt: skip
-    else:
-        task = cluster_task(plan, results, watch.identity, method, threshold, gaps=job.gaps)
+    task, grid = task_and_grid(plan, results, watch.identity, job)
     blocks = Blocks(grid, results.ledger("cluster"), watch.identity, shard, shards)
     summary = run(task, blocks, execution)
     result = {

@@ -13,7 +13,8 @@ from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import process_mb
 from spoco_blocks.errors import ResourceError
 from spoco_blocks.grid import Block, BlockGrid, triple
-from spoco_blocks.settings.jobs import EstimateJob, digest
+from spoco_blocks.settings.clustering_jobs import EstimateJob
+from spoco_blocks.settings.jobs import digest
 from spoco_blocks.stages.calibrate import SeekModes
 from spoco_blocks.stages.cluster import ClusterBlock, cluster_task
 from spoco_blocks.stages.embed import EmbedBlock

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.settings import Settings, jobs
+from spoco_blocks.settings.clustering_jobs import EstimateJob
 from spoco_blocks.stages.estimate import StageEstimate, estimate, refuse, size_text
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.plan.run import prepare
@@ -28,7 +29,7 @@ def say_costs(settings: Settings, layout: Layout, workers: int, memory_mb: int |
     """
     for name in settings.segmentations:
         planning = jobs.read_job(jobs.PlanJob, jobs.canonical(jobs.segmentation_job(settings, "plan", name)))
-        job = jobs.read_job(jobs.EstimateJob, jobs.canonical(jobs.segmentation_job(settings, "estimate", name)))
+        job = jobs.read_job(EstimateJob, jobs.canonical(jobs.segmentation_job(settings, "estimate", name)))
         cut, _ = prepare(planning, layout)
         results = layout.segmentation(name).with_arrays_below(planning.arrays)
         stages, costs = estimate(cut, job, results)

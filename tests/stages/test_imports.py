@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "stage", ["agree", "calibrate", "cluster", "stitch", "relabel", "mesh", "skeleton", "evaluate", "report"]
+    "stage", ["agree", "calibrate", "cluster", "stitch", "relabel", "recut", "mesh", "skeleton", "evaluate", "report"]
 )
 def test_stages_that_read_what_is_stored_load_no_pytorch(stage):
     code = f"import sys, spoco_blocks.stages.{stage}; sys.exit('torch' in sys.modules)"

@@ -26,7 +26,7 @@ def whole(path):
 def measured(trained, request):
     results = trained.segment(
         f"measured-{request.param}", edit=punch_holes if request.param else None, foreground_threshold=0.2,
-        blocks={"shape_voxels": [16, 16, 16], "halo_voxels": 2},
+        blocks={"shape_voxels": [12, 20, 20], "halo_voxels": 2},
         clustering={"kind": "modes", "bandwidth": 1.0, "merge_radius": 1.0},
         stitching={"merge_distance": 1.0, "small_voxels": 0, "min_voxels": 5, "fill_holes_voxels": request.param},
     )  # fmt: skip

@@ -179,6 +179,29 @@ rule pyramid:
         " --executor {resources.executor} 2>> {log}"
 
 
+# A few blocks that lie across the seams, clustered again: the report says how well they agree.
+rule recut:
+    input:
+        shards_of("relabel"),
+    output:
+        f"{SEGMENTATION}/recut.json",
+    log:
+        "logs/{segmentation}/recut.log",
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        executor=LIGHT_EXECUTOR,
+        mem_mb=memory_of("cluster", otherwise=8000),
+        runtime=60,
+    params:
+        results=results_folder,
+        job=stage_job("recut"),
+    shell:
+        "spoco-blocks recut {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
+        " --executor {resources.executor} 2>> {log}"
+
+
 # Only for segmentations that ask for it. Finding surfaces holds the interpreter's lock: processes, not threads.
 rule mesh:
     input:

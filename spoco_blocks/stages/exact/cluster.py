@@ -59,8 +59,17 @@ class ClusterExactly:
     def __call__(self, block: Block) -> Tables:
         """Cluster one block."""
         block = even(block)
+        inner, numbered, tables = self.clustered(block, self.source.output.read(block.outer))
+        open_source(self.fragments).write(block.inner, inner)
+        if self.network is not None:
+            tables["intensities"] = intensities(numbered, self.network, block)
+        return tables
+
+    def clustered(
+        self, block: Block, output: Output
+    ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], dict[str, NDArray[Any]]]:
+        """Give the fragments of an `even` block's inner box, without and with gaps, and what is measured of these."""
         seeds, ids, cores = self.seeds.read(block.outer)
-        output = self.source.output.read(block.outer)
         embeddings, foreground = self.source.in_volume(output, block.outer.start)
         means = np.asarray(self.seeds.table("means")[ids])
         padded = grow_seeds(self.method, embeddings, foreground, seeds, cores, means)
@@ -68,9 +77,7 @@ class ClusterExactly:
         pieces, table = np.unique(self.seeds.table("pieces")[ids], return_inverse=True)
         apply_lookup(padded, table.astype(np.uint32), out=padded)
         labels = refined(self.method, embeddings, padded, np.asarray(self.seeds.table("piece_means")[pieces]))
-        inner, tables = self.measured(block, labels, embeddings, output, foreground, pieces)
-        open_source(self.fragments).write(block.inner, inner)
-        return tables
+        return self.measured(block, labels, embeddings, output, foreground, pieces)
 
     def measured(
         self,
@@ -80,8 +87,8 @@ class ClusterExactly:
         output: Output,
         foreground: NDArray[np.bool_],
         pieces: NDArray[np.int64],
-    ) -> tuple[NDArray[np.uint32], dict[str, NDArray[Any]]]:
-        """Give the fragments of the inner box, and what is measured of them."""
+    ) -> tuple[NDArray[np.uint32], NDArray[np.uint32], dict[str, NDArray[Any]]]:
+        """Number and measure what is labelled in the inner box."""
         inside = block.inner_local.slices
         _, inner, kept = keep_inner(labels, block)
         rest, _ = equal_components((foreground[inside] & (inner == 0)).astype(np.int32))
@@ -102,9 +109,7 @@ class ClusterExactly:
         own, probability = np.ascontiguousarray(embeddings[:, *inside]), np.ascontiguousarray(output.foreground[inside])
         in_volume = replace(self.source, coordinate_scale=None)
         tables |= measure(inner, numbered, own, probability, within, in_volume)
-        if self.network is not None:
-            tables["intensities"] = intensities(numbered, self.network, block)
-        return inner, tables
+        return inner, numbered, tables
 
     def warm(self) -> None:
         """Cluster something small."""

@@ -159,6 +159,8 @@ class ReportContent:
         Digest of each stage's result.
     seams : dict or None
         What `stitch` says of the faces between blocks; None where there are none.
+    recut : dict or None
+        How well blocks across those faces agree with the segmentation, as `recut` says; None where it did not run.
     notes : list of str
         What the reader must know before trusting the result.
     finished : str
@@ -183,6 +185,7 @@ class ReportContent:
     versions: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
     seams: Mapping[str, Any] | None = None
+    recut: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     finished: str = ""
 

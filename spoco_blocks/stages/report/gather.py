@@ -61,6 +61,7 @@ def gather(layout: Layout, job: ReportJob) -> ReportContent:
         versions=_versions(newest),
         provenance={stage: manifests[0].digest for stage, manifests in ran.items()},
         seams=ran["stitch"][0].result.get("seams") if "stitch" in ran else None,
+        recut=ran["recut"][0].result if "recut" in ran else None,
         notes=[*dict.fromkeys(note for manifest in every for note in _warnings(manifest)), *notes],
         finished=newest.finished if newest else "",
     )

@@ -18,7 +18,7 @@ from spoco_blocks.stages.report.content import ReportContent
 from spoco_blocks.stages.report.costs import cost_rows
 from spoco_blocks.stages.report.figures import curve, histogram
 from spoco_blocks.stages.report.images import hex_colour, label_colours
-from spoco_blocks.stages.report.seams import seam_text, worst_seams
+from spoco_blocks.stages.report.seams import recut_text, seam_text, worst_seams
 from spoco_blocks.stages.report.viewer import viewer
 from spoco_blocks.stages.report.wording import TIMES, counted, duration, number
 
@@ -51,6 +51,7 @@ def render(content: ReportContent) -> str:
         sizes=_sizes(content),
         largest=_largest(content),
         seams=seam_text(content.seams),
+        recut=recut_text(content.recut),
         worst_seams=worst_seams(content.seams),
         curves=_curves(content),
         times=_times(content),

@@ -24,6 +24,19 @@ def seam_text(seams: Mapping[str, Any] | None) -> str:
     )
 
 
+def recut_text(recut: Mapping[str, Any] | None) -> str:
+    """Say how well blocks that lie across the seams agree with the segmentation; nothing where none were clustered."""
+    if recut is None or recut.get("recut_ari") is None:
+        return ""
+    agreement = f"{recut['recut_ari']:.4f}"
+    exactly = ", every voxel alike" if recut["differing_voxels"] == 0 else ""
+    return (
+        f"Clustered again, {counted(recut['blocks'], 'block')} that lie across seams agree with the segmentation to an "
+        f"adjusted Rand index of {agreement}{exactly}; the one that agrees least to {recut['least_recut_ari']:.4f}. "
+        "At 1 it does not matter how the volume is cut."
+    )
+
+
 def worst_seams(seams: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Give the rows of the table of worst seams."""
     rows = [] if seams is None else seams["worst"]

@@ -126,6 +126,7 @@ STAGES = {
     "stitch": "Stitch fragments",
     "relabel": "Write segments",
     "pyramid": "Build the pyramid",
+    "recut": "Cluster across seams",
     "evaluate": "Score",
 }
 

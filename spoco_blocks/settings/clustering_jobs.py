@@ -1,0 +1,65 @@
+"""What the stages are given that cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spoco_blocks.settings.base import Section
+from spoco_blocks.settings.segmentation import ClusteringSettings, Segmenting, StitchingSettings
+
+
+class CalibrateJob(Section):
+    """Decide on the volume what clustering decides once."""
+
+    segmentation: str
+    foreground_threshold: float | None
+    clustering: ClusteringSettings | None
+    exact: bool
+    """Whether how the volume is cut must not show."""
+
+
+class ClusterJob(CalibrateJob):
+    """Cluster the blocks."""
+
+    gaps: bool
+    """Whether to record the background between fragments as well."""
+
+
+class EstimateJob(Section):
+    """Say what the blocks will cost."""
+
+    segmentation: str
+    foreground_threshold: float | None
+    clustering: ClusteringSettings | None
+    shards: int
+
+
+class RecutJob(CalibrateJob):
+    """Cluster a few blocks across the seams."""
+
+    stitching: StitchingSettings
+
+    def cluster(self) -> ClusterJob:
+        """Give the job that clusters them."""
+        return ClusterJob(
+            segmentation=self.segmentation,
+            foreground_threshold=self.foreground_threshold,
+            clustering=self.clustering,
+            exact=self.exact,
+            gaps=False,
+        )
+
+
+def clustering_job(section: Segmenting, stage: str, name: str, shards: int) -> Section | None:
+    """Give the job of a stage of a segmentation that clusters; None for another stage."""
+    how: dict[str, Any] = {"foreground_threshold": section.foreground_threshold, "clustering": section.clustering}
+    if stage == "estimate":
+        return EstimateJob(segmentation=name, **how, shards=shards)
+    how["exact"] = section.stitching.exact
+    if stage == "calibrate":
+        return CalibrateJob(segmentation=name, **how)
+    if stage == "cluster":
+        return ClusterJob(segmentation=name, **how, gaps=section.stitching.fill_holes_voxels > 0)
+    if stage == "recut":
+        return RecutJob(segmentation=name, **how, stitching=section.stitching)
+    return None
