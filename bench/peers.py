@@ -11,16 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
-def environment(*packages: str) -> Path:
+def environment(*packages: str, on_ours: bool = False) -> Path:
     """Make an environment that holds a peer, or give the one that was made before.
 
     Parameters
     ----------
     *packages : str
         What to install, with versions.
+    on_ours : bool
+        Install these alone, and let them find the rest in this project's environment: for peers that want PyTorch.
 
     Returns
     -------
@@ -38,6 +42,10 @@ def environment(*packages: str) -> Path:
     ready = folder / ".ready"
     if not ready.exists():
         venv.create(folder, with_pip=True, clear=True)
+        if on_ours:
+            packages = ("--no-deps", *packages)
+            (site_packages,) = folder.glob("lib/python*/site-packages")
+            (site_packages / "ours.pth").write_text(str(Path(np.__file__).parents[1]))
         command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:

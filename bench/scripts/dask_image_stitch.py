@@ -1,10 +1,9 @@
-"""``dask_image_stitch.py FOLDER``: join labels across blocks as dask-image does; prints seconds of three runs."""
+"""``dask_image_stitch.py FOLDER NAME``: join labels as dask-image does; writes NAME.npy, prints what it took."""
 
 from __future__ import annotations
 
 import json
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import dask
@@ -12,19 +11,24 @@ import dask.array as da
 import numpy as np
 from dask_image.ndmeasure._utils import _label
 from scipy.ndimage import generate_binary_structure
+from took import measure
 
-folder = Path(sys.argv[1])
-facts = json.loads((folder / "facts.json").read_text())
-inner = np.load(folder / "inner.npy").astype(np.int32)
-count = int(inner.max())
-seconds = []
-with dask.config.set(scheduler="synchronous"):
-    for _ in range(3):
-        start = time.perf_counter()
+
+def prepare(folder: Path) -> Callable[[], np.ndarray]:
+    """Load the labels of all blocks."""
+    facts = json.loads((folder / "facts.json").read_text())
+    inner = np.load(folder / "inner.npy").astype(np.int32)
+    count = int(inner.max())
+
+    def stitch() -> np.ndarray:
+        """Join what touches across faces."""
         labels = da.from_array(inner, chunks=tuple(facts["block_shape"]))
         graph = _label.label_adjacency_graph(labels, generate_binary_structure(3, 1), count)
         mapping = _label.connected_components_delayed(graph)
-        result = np.asarray(_label.relabel_blocks(labels, mapping).compute())
-        seconds.append(time.perf_counter() - start)
-np.save(folder / "dask-image.npy", result)
-print(json.dumps(seconds))
+        return np.asarray(_label.relabel_blocks(labels, mapping).compute())
+
+    return stitch
+
+
+with dask.config.set(scheduler="synchronous"):
+    measure(prepare)

@@ -43,48 +43,88 @@ def unite(parents: NDArray[Any], pairs: NDArray[Any], joining: NDArray[np.bool_]
 
 
 @njit(**JIT_EXACT)
-def flatten(parents: NDArray[Any]) -> None:
-    """Make every node's parent its root, in place: a root is the smallest of its set, so one pass is enough."""
-    for node in range(parents.size):
+def flatten(parents: NDArray[Any], start: int, stop: int) -> None:
+    """Make the parent of the nodes start..stop their root, in place, where those before have theirs.
+
+    Notes
+    -----
+    A root is the smallest of its set, so that one rising pass is enough.
+    """
+    for node in range(start, stop):
         parents[node] = parents[parents[node]]
 
 
 @njit(**JIT_EXACT)
-def assign_batches(islands: NDArray[Any], touched: NDArray[np.bool_], limit: int) -> tuple[NDArray[np.int32], int]:
-    """Put whole islands into batches.
+def count_members(
+    islands: NDArray[Any],
+    touched: NDArray[np.bool_],
+    counts: NDArray[Any],
+    batch: NDArray[np.int32],
+    start: int,
+    stop: int,
+) -> None:
+    """Count the nodes of islands, and choose islands; the first of two rising passes that `assign_batches` ends.
 
     Parameters
     ----------
     islands : ndarray of int, shape (n,)
         The smallest node of the island of every node.
     touched : ndarray of bool, shape (n,)
-        Islands with any such node are chosen.
-    limit : int
-        Nodes of a batch; an island with more of them is a batch of its own, or ends one.
-
-    Returns
-    -------
+        Islands with any such node are chosen; cleared in place.
+    counts : ndarray of int, shape (n,)
+        Receives the nodes of every island, at its smallest.
     batch : ndarray of int32, shape (n,)
-        The batch of every node; -1 where its island is not chosen.
-    number : int
-        How many there are.
+        Receives 0 at the smallest node of a chosen island, -1 elsewhere.
+    start, stop : int
+        The nodes of this part.
     """
-    counts = np.zeros(islands.size, np.int32)
-    batch = np.full(islands.size, -1, np.int32)
-    for node in range(islands.size):
+    for node in range(start, stop):
+        # An island's smallest node comes first, so that it is set before anything is added to it.
+        counts[node], batch[node] = 0, -1
         counts[islands[node]] += 1
         if touched[node]:
             batch[islands[node]] = 0
-    number, held = 0, 0
-    for node in range(islands.size):
-        if islands[node] == node and batch[node] == 0:
+            touched[node] = False
+
+
+@njit(**JIT_EXACT)
+def assign_batches(
+    islands: NDArray[Any],
+    counts: NDArray[Any],
+    batch: NDArray[np.int32],
+    limit: int,
+    filled: tuple[int, int],
+    start: int,
+    stop: int,
+) -> tuple[int, int]:
+    """Put whole islands into batches.
+
+    Parameters
+    ----------
+    islands, counts, batch : ndarray, shape (n,)
+        As `count_members` left them. `batch` receives the batch of every node; -1 where its island is not chosen.
+    limit : int
+        Nodes of a batch; an island with more of them is a batch of its own, or ends one.
+    filled : tuple of int
+        Batches that are full and nodes in the one that is not; (0, 0) for the first part.
+    start, stop : int
+        The nodes of this part.
+
+    Returns
+    -------
+    tuple of int
+        The same after this part.
+    """
+    number, held = filled
+    for node in range(start, stop):
+        if islands[node] != node:
+            batch[node] = batch[islands[node]]
+        elif batch[node] == 0:
             if held > 0 and held + counts[node] > limit:
                 number, held = number + 1, 0
             batch[node] = number
             held += counts[node]
-    for node in range(islands.size):
-        batch[node] = batch[islands[node]]
-    return batch, number + (held > 0)
+    return number, held
 
 
 @njit(**JIT_EXACT)
@@ -180,34 +220,45 @@ def balls(
 
 
 @njit(**JIT_EXACT)
-def number_roots(roots: NDArray[Any], voxels: NDArray[np.int64], least: int, ids: NDArray[Any]) -> int:
+def add_sizes(roots: NDArray[Any], voxels: NDArray[np.int64], sizes: NDArray[np.int64], start: int, stop: int) -> None:
+    """Add the voxels of the nodes start..stop to their clusters: (n,) each, `sizes` in place, at the roots."""
+    for node in range(start, stop):
+        sizes[roots[node]] += voxels[node]
+
+
+@njit(**JIT_EXACT)
+def number_roots(
+    roots: NDArray[Any], sizes: NDArray[np.int64], least: int, ids: NDArray[Any], number: int, start: int, stop: int
+) -> int:
     """Number clusters 1..k in the order of their smallest nodes; node 0 and clusters that are too small get 0.
 
     Parameters
     ----------
     roots : ndarray of int, shape (n,)
         The smallest node of the cluster of every node.
-    voxels : ndarray of int64, shape (n,)
-        Voxels of every node.
+    sizes : ndarray of int64, shape (n,)
+        Voxels of every cluster, at its root.
     least : int
         Voxels that a cluster must have.
     ids : ndarray of unsigned int, shape (n,)
-        Receives the numbers.
+        Receives the numbers; they are of use where the result fits its data type.
+    number : int
+        How many clusters were numbered before this part.
+    start, stop : int
+        The nodes of this part.
 
     Returns
     -------
     int
-        How many clusters were numbered.
+        How many clusters are numbered after it.
     """
-    sizes = np.zeros(roots.size, np.int64)
-    for node in range(roots.size):
-        sizes[roots[node]] += voxels[node]
-    number = 0
-    for node in range(roots.size):
+    for node in range(start, stop):
         root = roots[node]
-        if root == node and node > 0 and sizes[node] >= least:
+        if root != node:
+            ids[node] = ids[root]
+        elif node > 0 and sizes[node] >= least:
             number += 1
             ids[node] = number
         else:
-            ids[node] = 0 if root == node else ids[root]
+            ids[node] = 0
     return number

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spoco_blocks.clustering.modes import MERGE_FACTOR, OBJECT_DISTANCE
+from spoco_blocks.errors import ResourceError
 from spoco_blocks.kernels.agglomeration import agglomerate
-from spoco_blocks.kernels.islands import number_roots
+from spoco_blocks.kernels.islands import add_sizes, number_roots
 from spoco_blocks.kernels.mutex import mutex_clusters
 from spoco_blocks.settings.jobs import digest
 from spoco_blocks.settings.segmentation import StitchingSettings
-from spoco_blocks.stages.stitch.islands import BATCH, CHUNK, Graph, decide_islands
+from spoco_blocks.stages.stitch.graph import Graph
+from spoco_blocks.stages.stitch.islands import BATCH, decide_islands
+from spoco_blocks.stages.stitch.mapped import Workspace, parts
 from spoco_blocks.stages.stitch.tables import SHARES, Column, Edges, Fragments
 
 
@@ -95,8 +98,7 @@ def join_overlapping(edges: Edges, count: int, min_overlap: float) -> NDArray[np
 def distinct_pairs(fragments: Fragments, edges: Edges, distance: float, path: Path | None = None) -> NDArray[np.bool_]:
     """Tell which pairs one block saw as different objects: fragments of one object may lie apart, but not far."""
     column = Column(path, np.bool_)
-    for start in range(0, len(edges.pairs), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in parts(len(edges.pairs), edges.pairs, edges.same_block, fragments.weights, fragments.sums):
         first, second = (
             fragments.sums[nodes] / np.maximum(fragments.weights[nodes], 1)[:, None] for nodes in edges.pairs[part].T
         )
@@ -105,10 +107,42 @@ def distinct_pairs(fragments: Fragments, edges: Edges, distance: float, path: Pa
 
 
 def number_segments(
-    roots: NDArray[Any], voxels: NDArray[np.int64], min_voxels: int
-) -> NDArray[np.unsignedinteger[Any]]:
-    """Give every fragment its segment's id: 1..n in the order of the first fragments, 0 for what is too small."""
-    # There are no more segments than fragments.
-    ids: NDArray[np.unsignedinteger[Any]] = np.zeros(len(roots), "uint32" if len(roots) < 2**32 else "uint64")
-    number_roots(roots, voxels, max(1, min_voxels), ids)
+    roots: NDArray[Any],
+    voxels: NDArray[np.int64],
+    min_voxels: int,
+    folder: Path | None = None,
+    dtype: Any = np.uint32,
+) -> NDArray[Any]:
+    """Give every fragment its segment's id: 1..n in the order of the first fragments, 0 for what is too small.
+
+    Parameters
+    ----------
+    roots : (n,) int
+        The smallest fragment of the segment of every fragment.
+    voxels : (n,) int64
+        Voxels of every fragment.
+    min_voxels : int
+        Voxels that a segment must have.
+    folder : Path, optional
+        Where sizes and ids lie, in files that are mapped; by default in memory, 12 bytes per fragment.
+    dtype : data type
+        Of the ids: that of the store of segments.
+
+    Raises
+    ------
+    ResourceError
+        When there are more segments than the data type can tell apart.
+    """
+    space = Workspace(folder, roots, voxels)
+    sizes, ids = space.zeros("sizes", np.int64, roots.shape), space.zeros("ids", dtype, roots.shape)
+    number = 0
+    for part in space.parts(len(roots)):
+        add_sizes(roots, voxels, sizes, part.start, part.stop)
+    for part in space.parts(len(roots)):
+        number = number_roots(roots, sizes, max(1, min_voxels), ids, number, part.start, part.stop)
+    if number > np.iinfo(ids.dtype).max:
+        raise ResourceError(
+            f"There are {number} segments, but ids are {ids.dtype}, which tells {np.iinfo(ids.dtype).max} apart. Raise "
+            "stitching.min_voxels, or segment the volume in parts."
+        )
     return ids

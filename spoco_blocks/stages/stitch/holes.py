@@ -97,7 +97,7 @@ def fill_holes(records: Records, plan: Plan, pieces: Pieces, segments: NDArray[A
         closed[pieces.offsets[block] + 1 : pieces.offsets[block + 1] + 1] = ~(border | record["unsought"])
     for pairs in _touching(records, plan, pieces.offsets):
         unite(roots, pairs, (segments[pairs] == 0).all(axis=1), touched)
-    flatten(roots)
+    flatten(roots, 0, n)
     low, high = np.full(n, np.iinfo(segments.dtype).max, segments.dtype), np.zeros(n, segments.dtype)
     for pairs in _touching(records, plan, pieces.offsets):
         enclosing(pairs, segments, roots, low, high)

@@ -8,17 +8,16 @@ through fragments near enough to be joined. So:
 3. Every other edge is checked: could the clusters at its ends, at any time while they grew, have come near enough?
    If so, their islands become one, and that one is decided anew.
 
-What is left when no edge can join is what one decision on everything gives, however it was cut into batches. Tables are
-mapped, not read; what is held are a few numbers per fragment and one batch. A batch that was decided is on disk: a run
-that was killed goes on from there.
+What is left when no edge can join is what one decision on everything gives, however it was cut into batches. Tables and
+what is known of every fragment are mapped, not read; what is held is one batch. A batch that was decided is on disk: a
+run that was killed goes on from there.
 """
 
 from __future__ import annotations
 
 import logging
-import mmap
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,66 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spoco_blocks.kernels.agglomeration import agglomerate
-from spoco_blocks.kernels.islands import assign_batches, balls, could_join, flatten, unite
+from spoco_blocks.kernels.islands import assign_batches, balls, could_join, count_members, flatten, unite
+from spoco_blocks.stages.stitch.graph import Graph, Merged, small_graph
+from spoco_blocks.stages.stitch.mapped import Workspace
 
 log = logging.getLogger(__name__)
 
-# Edges looked at together.
-CHUNK = 2**21
 # Fragments decided together, about 1 kB each with their edges.
 BATCH = 2_000_000
-
-# Parts after which mapped pages are let go.
-LET_GO = 8
-
-Merged = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Nodes and edges, mapped or in memory; node 0 is the background.
-
-    Attributes
-    ----------
-    pairs : (m, 2) int64
-        Nodes that touch.
-    contacts : (m,) int64
-        Voxel faces between them.
-    apart : (m,) bool
-        Whether they must stay apart.
-    weights : (n,) int64
-        Voxels behind each mean.
-    sums : (n, c) float64
-        Sums of their embeddings.
-    """
-
-    pairs: NDArray[np.int64]
-    contacts: NDArray[np.int64]
-    apart: NDArray[np.bool_]
-    weights: NDArray[np.int64]
-    sums: NDArray[np.float64]
-
-    def chunks(self) -> Iterator[slice]:
-        """Cut the edges into parts that fit in memory; what was mapped for the parts before is let go now and then."""
-        for number, start in enumerate(range(0, len(self.pairs), CHUNK)):
-            if number % LET_GO == 0:
-                let_go(self.pairs, self.contacts, self.apart, self.weights, self.sums)
-            yield slice(start, start + CHUNK)
-
-
-def let_go(*arrays: NDArray[Any]) -> None:
-    """Take the pages of mapped files out of this process; they are read again when they are needed.
-
-    Notes
-    -----
-    The system would do so itself, but only when memory is short, and a batch system may count them before that.
-    """
-    for array in arrays:
-        base: Any = array
-        while base is not None and not isinstance(base, mmap.mmap):
-            base = getattr(base, "base", None)
-        if base is not None:
-            base.madvise(mmap.MADV_DONTNEED)
 
 
 def decide_islands(
@@ -98,7 +45,7 @@ def decide_islands(
     small_distance: float,
     batch: int = BATCH,
 ) -> NDArray[Any]:
-    """Do what `agglomerate` does, in memory that depends little on the number of fragments.
+    """Do what `agglomerate` does, in memory that does not depend on the number of fragments.
 
     Parameters
     ----------
@@ -114,61 +61,124 @@ def decide_islands(
     Returns
     -------
     (n,) uint32, or int64 where there are too many
-        The smallest node of the cluster that each node ended in.
+        The smallest node of the cluster that each node ended in; in a file of the folder, mapped.
+
+    Raises
+    ------
+    ResourceError
+        When the disk has too little room.
 
     Notes
     -----
-    About 20 bytes per fragment are held, and 1 kB for each of a batch. An island that is larger than a batch is
-    decided whole: where the embeddings of all objects run into each other, memory is that of `agglomerate`.
+    1 kB is held for each fragment of a batch. An island that is larger than a batch is decided whole: where the
+    embeddings of all objects run into each other, memory is that of `agglomerate`. On disk, beside the tables, 38 bytes
+    per fragment and 8 for each channel, 8 per edge, and 16 for each fragment that another could join.
     """
-    first = _link(graph, folder / f"merge-{batch}", merge_distance, None, batch)
-    small = _small_graph(graph, first, small_voxels)
+    merging = _Deciding.start(graph, folder / f"merge-{batch}")
+    merging.link(merge_distance, None, batch)
+    roots = merging.roots
+    small = small_graph(graph, roots, merging.merged, small_voxels, folder / "small")
     if small is None:
-        return first.roots
+        return roots
     nodes, rest = small
-    joined = _link(rest, folder / f"small-{batch}", small_distance, small_voxels, batch)
-    roots = first.roots
-    roots[nodes[1:]] = nodes[joined.roots[1:]]
-    flatten(roots)
+    joining = _Deciding.start(rest, folder / f"small-{batch}")
+    joining.link(small_distance, small_voxels, batch)
+    space = Workspace(None, roots, nodes, joining.roots)
+    for part in space.parts(len(nodes)):
+        roots[nodes[part]] = nodes[joining.roots[part]]
+    for part in space.parts(len(roots)):
+        flatten(roots, part.start, part.stop)
     return roots
 
 
 @dataclass(frozen=True)
-class _Linked:
+class _Deciding:
+    """A graph, and what is known of its nodes so far: all mapped.
+
+    Attributes
+    ----------
+    graph, folder, space : Graph, Path, Workspace
+        Nodes and edges; where arrays and results lie; what lets go of their pages.
+    islands, roots : (n,) uint32 or int64
+        The island, and the cluster, of every node: their smallest nodes.
+    touched : (n,) bool
+        Nodes of islands that are to be decided.
+    counts, batch : (n,) int
+        Nodes of every island, at its smallest node; the batch of every node, -1 = none.
+    merged : tuple of ndarray, shapes (n,), (n, c), (n,)
+        Voxels, sums and radius of the clusters of several nodes; see `could_join`.
+    """
+
+    graph: Graph
+    folder: Path
+    space: Workspace
+    islands: NDArray[Any]
     roots: NDArray[Any]
+    touched: NDArray[np.bool_]
+    counts: NDArray[Any]
+    batch: NDArray[np.int32]
     merged: Merged
 
+    @classmethod
+    def start(cls, graph: Graph, folder: Path) -> _Deciding:
+        """Let every node stand alone."""
+        n, channels = graph.sums.shape
+        kind = "uint32" if n < 2**32 else "int64"
+        space = Workspace(folder, *graph.arrays)
+        islands, roots, counts = (space.zeros(name, kind, (n,)) for name in ("islands", "roots", "counts"))
+        touched, batch = space.zeros("touched", bool, (n,)), space.zeros("batch", np.int32, (n,))
+        merged = (
+            space.zeros("voxels", np.int64, (n,)),
+            space.zeros("sums", np.float64, (n, channels)),
+            space.zeros("radius", np.float64, (n,)),
+        )
+        for part in space.parts(n):
+            islands[part] = roots[part] = np.arange(part.start, part.stop)
+        return cls(graph, folder, space, islands, roots, touched, counts, batch, merged)
 
-def _link(graph: Graph, folder: Path, bound: float, small: int | None, batch: int) -> _Linked:
-    """Join the nearest two, of which one is small, until none are within the bound."""
-    n, channels = graph.sums.shape
-    kind = np.dtype("uint32" if n < 2**32 else "int64")
-    islands, roots = np.arange(n, dtype=kind), np.arange(n, dtype=kind)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Mapped and mostly empty: only roots of several fragments are ever written.
-    merged: Merged = (
-        np.lib.format.open_memmap(folder / "voxels.npy", "w+", np.int64, (n,)),
-        np.lib.format.open_memmap(folder / "sums.npy", "w+", np.float64, (n, channels)),
-        np.lib.format.open_memmap(folder / "radius.npy", "w+", np.float64, (n,)),
-    )
-    limit = int(np.iinfo(np.int64).max) if small is None else small
-    for number in range(n):
-        let_go(*merged)
-        touched, united = np.zeros(n, bool), 0
-        for part in graph.chunks():
+    def link(self, bound: float, small: int | None, limit: int) -> None:
+        """Join the nearest two, of which one is small, until none are within the bound."""
+        for number in range(len(self.roots)):
+            united = self.unite(bound, small)
+            if not united:
+                break
+            log.info("round %d of deciding: %d edges join islands", number + 1, united)
+            batches, folder = self.assign(limit), self.folder / f"round-{number}"
+            _decide_round(self, batches, folder, _solver(bound, small))
+            for found in range(batches):
+                self.take(folder / f"batch-{found}.npy")
+
+    def unite(self, bound: float, small: int | None) -> int:
+        """Join islands between which clusters could ever have joined; give how many edges did."""
+        graph, united = self.graph, 0
+        limit = int(np.iinfo(np.int64).max) if small is None else small
+        weights, sums = np.asarray(graph.weights), np.asarray(graph.sums)
+        for part in self.space.parts(len(graph.pairs)):
             pairs = np.asarray(graph.pairs[part])
-            joining = could_join(pairs, roots, np.asarray(graph.weights), np.asarray(graph.sums), merged, bound, limit)
+            joining = could_join(pairs, self.roots, weights, sums, self.merged, bound, limit)
             joining &= graph.contacts[part] > 0
-            united += unite(islands, pairs, joining, touched)
-        if not united:
-            break
-        flatten(islands)
-        log.info("round %d of deciding: %d edges join islands", number + 1, united)
-        place, batches = assign_batches(islands, touched, batch)
-        _decide_round(graph, islands, place, batches, folder / f"round-{number}", _solver(bound, small))
-        for found in range(batches):
-            _apply(graph, folder / f"round-{number}" / f"batch-{found}.npy", roots, merged)
-    return _Linked(roots, merged)
+            united += unite(self.islands, pairs, joining, self.touched)
+        for part in self.space.parts(len(self.islands)):
+            flatten(self.islands, part.start, part.stop)
+        return united
+
+    def assign(self, limit: int) -> int:
+        """Put the islands that are to be decided into batches; give how many there are."""
+        filled = 0, 0
+        for part in self.space.parts(len(self.islands)):
+            count_members(self.islands, self.touched, self.counts, self.batch, part.start, part.stop)
+        for part in self.space.parts(len(self.islands)):
+            filled = assign_batches(self.islands, self.counts, self.batch, limit, filled, part.start, part.stop)
+        return filled[0] + (filled[1] > 0)
+
+    def take(self, result: Path) -> None:
+        """Take over what was decided of a batch."""
+        nodes, found = np.load(result)[:, 1:]
+        weights, sums = self.space.gather(nodes, self.graph.weights, self.graph.sums)
+        merged = balls(np.searchsorted(nodes, found), weights, sums)
+        for span in self.space.spans(nodes):
+            for array, values in zip((self.roots, *self.merged), (found, *merged), strict=True):
+                array[nodes[span]] = values[span]
 
 
 def _solver(bound: float, small: int | None) -> Callable[..., NDArray[np.int64]]:
@@ -190,14 +200,7 @@ def _solver(bound: float, small: int | None) -> Callable[..., NDArray[np.int64]]
     return solve
 
 
-def _decide_round(
-    graph: Graph,
-    islands: NDArray[Any],
-    place: NDArray[np.int32],
-    batches: int,
-    folder: Path,
-    solve: Callable[[Graph], NDArray[np.int64]],
-) -> None:
+def _decide_round(state: _Deciding, batches: int, folder: Path, solve: Callable[[Graph], NDArray[np.int64]]) -> None:
     """Decide every batch whose result is not on disk; it holds nodes and their roots."""
     edges = folder / "edges"
     results = [folder / f"batch-{number}.npy" for number in range(batches)]
@@ -206,24 +209,12 @@ def _decide_round(
     if not (folder / "sorted").exists():
         shutil.rmtree(edges, ignore_errors=True)
         edges.mkdir(parents=True)
-        _sort_edges(graph, islands, place, edges)
+        _sort_edges(state, edges)
         (folder / "sorted").touch()
     for number, result in enumerate(results):
         if result.exists():
             continue
-        chosen = np.fromfile(edges / f"{number}.bin", np.int64)
-        pairs = np.asarray(graph.pairs[chosen])
-        nodes, local = np.unique(pairs, return_inverse=True)
-        nodes = np.concatenate([[0], nodes])
-        part = Graph(
-            local.reshape(-1, 2) + 1,
-            graph.contacts[chosen],
-            graph.apart[chosen],
-            graph.weights[nodes],
-            graph.sums[nodes],
-        )
-        part.weights[0] = 0
-        found = np.stack([nodes, nodes[solve(part)]])
+        found = _decide_batch(state, edges / f"{number}.bin", solve)
         # numpy adds .npy to a name that lacks it.
         temporary = result.with_name(f"unfinished-{number}.npy")
         np.save(temporary, found)
@@ -232,47 +223,25 @@ def _decide_round(
     shutil.rmtree(edges)
 
 
-def _sort_edges(graph: Graph, islands: NDArray[Any], place: NDArray[np.int32], folder: Path) -> None:
+def _decide_batch(state: _Deciding, edges: Path, solve: Callable[[Graph], NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Decide on the edges whose numbers a file holds: nodes, and their roots, (2, k)."""
+    graph, chosen = state.graph, np.fromfile(edges, np.int64)
+    pairs, contacts, apart = state.space.gather(chosen, graph.pairs, graph.contacts, graph.apart)
+    nodes, local = np.unique(pairs, return_inverse=True)
+    nodes = np.concatenate([[0], nodes])
+    weights, sums = state.space.gather(nodes, graph.weights, graph.sums)
+    weights[0] = 0
+    return np.stack([nodes, nodes[solve(Graph(local.reshape(-1, 2) + 1, contacts, apart, weights, sums))]])
+
+
+def _sort_edges(state: _Deciding, folder: Path) -> None:
     """Write the numbers of the edges within islands to one file per batch."""
-    for part in graph.chunks():
-        pairs = np.asarray(graph.pairs[part])
-        batch = place[pairs[:, 0]]
-        inside = np.flatnonzero((batch >= 0) & (islands[pairs[:, 0]] == islands[pairs[:, 1]]))
+    for part in state.space.parts(len(state.graph.pairs)):
+        pairs = np.asarray(state.graph.pairs[part])
+        batch = state.batch[pairs[:, 0]]
+        inside = np.flatnonzero((batch >= 0) & (state.islands[pairs[:, 0]] == state.islands[pairs[:, 1]]))
         order = inside[np.argsort(batch[inside], kind="stable")]
         numbers, starts = np.unique(batch[order], return_index=True)
         for number, start, stop in zip(numbers, starts, [*starts[1:], len(order)], strict=False):
             with (folder / f"{number}.bin").open("ab") as file:
                 (order[start:stop] + part.start).tofile(file)
-
-
-def _apply(graph: Graph, result: Path, roots: NDArray[Any], merged: Merged) -> None:
-    """Take over what was decided of a batch."""
-    nodes, found = np.load(result)[:, 1:]
-    roots[nodes] = found
-    local = np.searchsorted(nodes, found)
-    for total, part in zip(merged, balls(local, graph.weights[nodes], graph.sums[nodes]), strict=True):
-        total[nodes] = part
-
-
-def _small_graph(graph: Graph, linked: _Linked, small: int) -> tuple[NDArray[np.int64], Graph] | None:
-    """Give the clusters that are small or touch one that is, as nodes of a graph of their own; None without any.
-
-    Notes
-    -----
-    Two clusters that are both large are never joined from here on, so their edges are left out.
-    """
-    voxels, sums, _ = linked.merged
-    parts = []
-    for part in graph.chunks():
-        pairs = linked.roots[np.asarray(graph.pairs[part])].astype(np.int64)
-        sizes = np.where(voxels[pairs] > 0, voxels[pairs], graph.weights[pairs])
-        use = (pairs[:, 0] != pairs[:, 1]) & (pairs > 0).all(axis=1) & (sizes.min(axis=1) < small)
-        parts.append((pairs[use], np.asarray(graph.contacts[part])[use], np.asarray(graph.apart[part])[use]))
-    if not any(len(pairs) for pairs, *_ in parts):
-        return None
-    pairs, contacts, apart = (np.concatenate(column) for column in zip(*parts, strict=True))
-    nodes, local = np.unique(pairs, return_inverse=True)
-    nodes = np.concatenate([[0], nodes])
-    weights = np.where(voxels[nodes] > 0, voxels[nodes], graph.weights[nodes])
-    totals = np.where(voxels[nodes, None] > 0, sums[nodes], graph.sums[nodes])
-    return nodes, Graph(local.reshape(-1, 2) + 1, contacts, apart, weights, totals)

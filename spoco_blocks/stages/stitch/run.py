@@ -90,7 +90,7 @@ class Clustered:
         roots = decide(
             whole.fragments, whole.edges, settings, final=self.final, folder=self.tables, object_distance=distance
         )
-        ids = number_segments(roots, whole.fragments.voxels, settings.min_voxels)
+        ids = number_segments(roots, whole.fragments.voxels, settings.min_voxels, self.tables)
         ids = ids if whole.of_fragment is None else ids[whole.of_fragment]
         if not self.gaps:
             return Filled(ids)
