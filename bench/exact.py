@@ -63,7 +63,7 @@ def exact_segments(
     thresholds = (context.gradient_threshold, context.coreless_threshold)
     margin = exact_halo(method)
     grid = BlockGrid(shape, block_shape, (0 if planar else margin, margin, margin))
-    task = FindSeeds(source, method, thresholds, folder / "modes.npz", seeds, shape)
+    task = FindSeeds(source, method, thresholds, folder / "modes.npz", seeds, shape, str(folder))
     find_pieces(task, grid, folder / "pieces", folder / "ledger", str(folder), Execution(), planar=planar)
     placed = PlacedSeeds(seeds, folder / "pieces", grid, str(folder))
     clustering = ClusterExactly(source, method, placed, fragments, None, shape, gaps=False, planar=planar)
@@ -71,7 +71,8 @@ def exact_segments(
     run(clustering, blocks, Execution())
     records = Records(blocks.folder, blocks.record_identity, len(grid))
     tables = load_fragments(records)
-    whole = join_blocks(records, tables, load_edges(records, grid, tables.offsets, planar=planar), 10)
+    edges, least = load_edges(records, grid, tables.offsets, planar=planar), max(1, method.min_core_voxels)
+    whole = join_blocks(records, tables, edges, least)
     roots = decide(whole.fragments, whole.edges, StitchingSettings(), final=False, folder=folder)
     lookup = number_segments(roots, whole.fragments.voxels, 0)[whole.of_fragment]
     result, written = np.zeros(shape, lookup.dtype), open_volume(fragments.uri)
