@@ -131,6 +131,7 @@ class EstimateJob(Section):
     segmentation: str
     foreground_threshold: float | None
     clustering: ClusteringSettings | None
+    exact: bool
     shards: int
 
 
@@ -255,9 +256,9 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
 def _clustering_job(settings: Settings, stage: str, name: str) -> Section:
     section = settings.segmentations[name]
     how: dict[str, Any] = {"foreground_threshold": section.foreground_threshold, "clustering": section.clustering}
+    how["exact"] = section.stitching.exact
     if stage == "estimate":
         return EstimateJob(segmentation=name, **how, shards=settings.execution.shards)
-    how["exact"] = section.stitching.exact
     if stage == "cluster":
         return ClusterJob(segmentation=name, **how, gaps=section.stitching.fill_holes_voxels > 0)
     return CalibrateJob(segmentation=name, **how)
