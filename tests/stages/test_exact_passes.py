@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from exact_oracle import by_first_voxels, hard_volume, uncut
 
-from bench.exact import exact_segments
+from bench.exact import exact_segments, stored
 from bench.phantoms import Phantom
+from spoco_blocks.clustering import Modes
 from spoco_blocks.clustering.exact import exact_halo
+from spoco_blocks.grid import BlockGrid
+from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.exact.seeds import FindSeeds
+from spoco_blocks.stages.output import StoredOutput
 
 
 def in_blocks(hard, block_shape, folder, *, planar=False):
@@ -61,3 +66,15 @@ def test_objects_that_do_not_blend(tmp_path, seed):
     hard = hard_volume(seed, (6, 9, 40), blend_voxels=0)
     expected = uncut(hard)
     np.testing.assert_array_equal(in_blocks(hard, (6, 9, 8), tmp_path / "many"), expected)
+
+
+def test_a_process_that_has_read_modes_reads_those_of_another_run(tmp_path):
+    shape = (4, 5, 6)
+    embeddings = stored(tmp_path, "embeddings", np.zeros((3, *shape), np.float16), shape)
+    foreground = stored(tmp_path, "foreground", np.full(shape, 255, np.uint8), shape)
+    seeds = stored(tmp_path, "seeds", np.zeros(shape, np.uint32), shape)
+    source = Embedded(StoredOutput(embeddings, foreground, None, 3, 0), 0.5, None)
+    for identity, mode, cores in (("first", 0.0, 1), ("second", 9.0, 0)):
+        np.savez(tmp_path / "modes.npz", modes=np.full((1, 3), mode))
+        task = FindSeeds(source, Modes(), (1.0, 1.0), tmp_path / "modes.npz", seeds, shape, identity)
+        assert task(BlockGrid(shape, shape).block(0))["cores"] == cores

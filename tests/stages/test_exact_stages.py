@@ -112,16 +112,6 @@ def test_what_was_not_exact_is_clustered_again_and_back(trained, predicted):
     np.testing.assert_array_equal(blocks["exactly-and-back", False], blocks["exactly-not", False])
 
 
-def test_other_settings_in_the_same_process_use_their_own_modes(trained, predicted):
-    """A process keeps the modes that it has read."""
-    first, second = {"bandwidth": 0.6}, {"bandwidth": 2.0}
-    for method in (first, second):
-        results = trained.segment("exactly-changed", edit=given(predicted), **chosen(method=method))
-    fresh = trained.segment("exactly-fresh", edit=given(predicted), **chosen(method=second))
-    np.testing.assert_array_equal(written(results.seeds), written(fresh.seeds))
-    np.testing.assert_array_equal(written(results.segments), written(fresh.segments))
-
-
 @pytest.mark.parametrize(
     ("section", "said"),
     [
