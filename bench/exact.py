@@ -40,10 +40,17 @@ def stored(folder: Path, name: str, array: NDArray[np.generic], chunk: Triple) -
 
 
 def exact_segments(
-    phantom: Phantom, context: Context, block_shape: Triple, folder: Path, scale: float | None = None
+    phantom: Phantom,
+    context: Context,
+    block_shape: Triple,
+    folder: Path,
+    scale: float | None = None,
+    *,
+    method: Modes | None = None,
+    planar: bool = False,
 ) -> NDArray[np.unsignedinteger]:
     """Segment a phantom in blocks so that they do not show."""
-    method, shape = Modes(), phantom.truth.shape
+    method, shape = method or Modes(), phantom.truth.shape
     folder.mkdir(parents=True)
     embeddings = stored(folder, "embeddings", phantom.embeddings, block_shape)
     foreground = stored(folder, "foreground", phantom.foreground.astype(np.uint8) * 255, block_shape)
@@ -54,16 +61,18 @@ def exact_segments(
     source = Embedded(output, 0.5, None if scale is None else (scale,) * 3)
     np.savez(folder / "modes.npz", modes=context.modes)
     thresholds = (context.gradient_threshold, context.coreless_threshold)
-    grid = BlockGrid(shape, block_shape, (exact_halo(method),) * 3)
-    task = FindSeeds(source, method, thresholds, folder / "modes.npz", seeds, shape)
-    find_pieces(task, grid, folder / "pieces", folder / "ledger", str(folder), Execution(), planar=False)
+    margin = exact_halo(method)
+    grid = BlockGrid(shape, block_shape, (0 if planar else margin, margin, margin))
+    task = FindSeeds(source, method, thresholds, folder / "modes.npz", seeds, shape, str(folder))
+    find_pieces(task, grid, folder / "pieces", folder / "ledger", str(folder), Execution(), planar=planar)
     placed = PlacedSeeds(seeds, folder / "pieces", grid, str(folder))
-    clustering = ClusterExactly(source, method, placed, fragments, None, shape, gaps=False, planar=False)
+    clustering = ClusterExactly(source, method, placed, fragments, None, shape, gaps=False, planar=planar)
     blocks = Blocks(grid, folder / "ledger" / "cluster", str(folder))
     run(clustering, blocks, Execution())
     records = Records(blocks.folder, blocks.record_identity, len(grid))
     tables = load_fragments(records)
-    whole = join_blocks(records, tables, load_edges(records, grid, tables.offsets, planar=False), 10)
+    edges, least = load_edges(records, grid, tables.offsets, planar=planar), max(1, method.min_core_voxels)
+    whole = join_blocks(records, tables, edges, least)
     roots = decide(whole.fragments, whole.edges, StitchingSettings(), final=False, folder=folder)
     lookup = number_segments(roots, whole.fragments.voxels, 0)[whole.of_fragment]
     result, written = np.zeros(shape, lookup.dtype), open_volume(fragments.uri)

@@ -117,7 +117,9 @@ def find_seeds(
     mode = nearest_modes(embeddings, core_mask(embeddings, foreground, threshold), modes, reach)
     mode[mode > len(modes)] = 0
     mode[equal_components(mode, least)[0] == 0] = 0
-    near = ndimage.binary_dilation(mode > 0, iterations=settings.blend_voxels, mask=foreground)
+    near = mode > 0
+    if settings.blend_voxels:  # scipy takes 0 for as far as it goes
+        near = ndimage.binary_dilation(near, iterations=settings.blend_voxels, mask=foreground)
     places = np.flatnonzero(foreground & ~near)
     places = places[gradients_at(embeddings, places) < coreless]
     alike, shape = alike_distance(settings), foreground.shape

@@ -31,6 +31,7 @@ class EstimateJob(Section):
     segmentation: str
     foreground_threshold: float | None
     clustering: ClusteringSettings | None
+    exact: bool
     shards: int
 
 
@@ -53,9 +54,9 @@ class RecutJob(CalibrateJob):
 def clustering_job(section: Segmenting, stage: str, name: str, shards: int) -> Section | None:
     """Give the job of a stage of a segmentation that clusters; None for another stage."""
     how: dict[str, Any] = {"foreground_threshold": section.foreground_threshold, "clustering": section.clustering}
+    how["exact"] = section.stitching.exact
     if stage == "estimate":
         return EstimateJob(segmentation=name, **how, shards=shards)
-    how["exact"] = section.stitching.exact
     if stage == "calibrate":
         return CalibrateJob(segmentation=name, **how)
     if stage == "cluster":

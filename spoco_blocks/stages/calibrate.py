@@ -142,7 +142,9 @@ def run_calibrate(job: CalibrateJob, layout: Layout, execution: Execution) -> Ma
     if job.exact:
         ledger, exactly = results.ledger("calibrate"), digest(blocks.record_identity, "exact")
         create_seed_store(plan, results, ledger / "seeds")
-        seeds = FindSeeds(source, method, (threshold, coreless), results.modes, Source(uri=results.seeds), plan.shape)
+        seeds = FindSeeds(
+            source, method, (threshold, coreless), results.modes, Source(uri=results.seeds), plan.shape, exactly
+        )
         decided |= find_pieces(
             seeds, exact_grid(plan, method), results.pieces, ledger, exactly, execution, planar=plan.planar
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -18,13 +18,17 @@ from spoco_blocks.settings.jobs import digest
 from spoco_blocks.stages.calibrate import SeekModes
 from spoco_blocks.stages.cluster import ClusterBlock, cluster_task
 from spoco_blocks.stages.embed import EmbedBlock
+from spoco_blocks.stages.embedded import Embedded
+from spoco_blocks.stages.exact.costs import CLUSTERING, SEEDING, pass_memory
+from spoco_blocks.stages.exact.find import check_exact
+from spoco_blocks.stages.exact.seeds import exact_grid
 from spoco_blocks.stages.output import PredictedOutput, StoredOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.plan.samples import Costs, measure_costs
 from spoco_blocks.stages.relabel import RELABEL_BYTES
 from spoco_blocks.volumes import is_remote, stored_bytes
 
-VERSION = 1
+VERSION = 2
 # Of the free disk, what the stores may take: records, logs and others need some as well.
 DISK_SHARE = 0.95
 
@@ -79,14 +83,42 @@ def run_estimate(job: EstimateJob, layout: Layout, memory_mb: int | None) -> Man
 
 
 def estimate(plan: Plan, job: EstimateJob, results: SegmentationResults) -> tuple[list[StageEstimate], Costs]:
-    """Predict and cluster samples, and go from them to the whole volume."""
+    """Predict and cluster samples, and go from them to the whole volume.
+
+    Raises
+    ------
+    SettingsError
+        When stitching is to be exact, which the method that the model suggests cannot be.
+    """
     method = plan.method(job.clustering)
+    check_exact(method, exact=job.exact)
     costs = measure_costs(plan, method, job.foreground_threshold)
     task = cluster_task(plan, results, "", method, job.foreground_threshold, gaps=False)
     whole = _Whole(plan, costs, task, job.shards)
     stages = [] if plan.stream else [whole.embed(plan.output(results, affinities=True))]
     stages += [whole.calibrate()] if isinstance(method, Modes) else []
-    return [*stages, whole.cluster(), whole.relabel(), whole.pyramid()], costs
+    stages += [whole.cluster(), whole.relabel(), whole.pyramid()]
+    if job.exact and isinstance(method, Modes):
+        stages = [in_passes(stage, plan, costs, results, task.source, method) for stage in stages]
+    return stages, costs
+
+
+def in_passes(
+    stage: StageEstimate, plan: Plan, costs: Costs, results: SegmentationResults, source: Embedded, method: Modes
+) -> StageEstimate:
+    """Give what a stage costs where stitching is exact: more passes, with wider margins, and a store of seeds."""
+    share = 1 - costs.empty / max(1, costs.drawn)
+    once_s = share * outer_voxels(exact_grid(plan, method)) * costs.cluster_s
+    for_seeds, for_voxels = pass_memory(plan, results, source, method)
+    if stage.stage == "cluster":
+        return replace(stage, work_s=CLUSTERING * once_s, memory_mb=_mb(for_voxels))
+    if stage.stage == "calibrate":
+        return replace(
+            stage, work_s=stage.work_s + SEEDING * once_s, memory_mb=max(stage.memory_mb, _mb(for_seeds)),
+            disk_bytes=round(share * prod(plan.shape) * costs.labels_bytes),
+            files=max(1, round(share * len(plan.cluster_grid))),
+        )  # fmt: skip
+    return stage
 
 
 @dataclass(frozen=True)
@@ -247,6 +279,7 @@ def check_memory(stages: list[StageEstimate], plan: Plan, memory_mb: int | None)
 
 STORES = {
     "embed": ("embeddings", "other_embeddings", "foreground", "affinities"),
+    "calibrate": ("seeds",),
     "cluster": ("fragments",),
     "relabel": ("segments",),
 }

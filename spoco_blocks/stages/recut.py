@@ -121,7 +121,7 @@ def across(grid: BlockGrid, block: Block, *, planar: bool) -> Block:
             start[axis] += grid.block_shape[axis] // 2
             stop[axis] = min(start[axis] + grid.block_shape[axis], grid.shape[axis])
     inner = Box(triple(start), triple(stop))
-    return even(Block(block.index, inner, inner.grown(grid.halo, Box.of_shape(grid.shape))))
+    return even(Block(block.index, inner, inner.grown(grid.halo, Box.of_shape(grid.shape))), planar=planar)
 
 
 def sampled(grid: BlockGrid, *, planar: bool) -> tuple[int, ...]:

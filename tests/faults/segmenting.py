@@ -62,14 +62,15 @@ class Segmenting:
         for earlier in STAGES[: STAGES.index(stage)]:
             run_stage(earlier, self.job(earlier), Layout(self.root))
 
-    def start(self, stage: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a stage with a process group of its own, and wait until it has finished blocks."""
-        before = self.done(stage)
+    def start(self, stage: str, *arguments: str, step: str | None = None) -> subprocess.Popen[bytes]:
+        """Start a stage with a process group of its own, and wait until it, or a step of it, has finished blocks."""
+        place = stage if step is None else f"{stage}/{step}"
+        before = self.done(place)
         process = subprocess.Popen(
             self.command(stage, *arguments), env=self.environment, start_new_session=True, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 120
-        while self.done(stage) < before + 2 and process.poll() is None and time.monotonic() < deadline:
+        while self.done(place) < before + 2 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         return process
 

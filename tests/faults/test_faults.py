@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from phantoms import store
 from pipeline import punch_holes
-from segmenting import Segmenting, kill, workers_of
+from segmenting import Segmenting, digest, kill, workers_of
 
 from spoco_blocks.engine.ledger import Records
 from spoco_blocks.engine.manifest import Manifest
@@ -91,6 +91,27 @@ def test_holes_are_filled_alike_after_a_kill(segmenting, trained, stage):
         run.run_from(stage)
         assert Manifest.read(run.results.manifest("stitch")).result["holes"] > 5
         digests.append(run.digests())
+    assert digests[0] == digests[1]
+
+
+def test_exact_stitching_goes_on_after_kills(segmenting, trained):
+    """Of both passes of `calibrate` and of `cluster`, in worker processes; and at once, in this process."""
+    method = {"kind": "modes", "growth_rounds": 3, "refinement_sweeps": 1, "min_core_voxels": 2, "blend_voxels": 2}
+    section = trained.tree["segmentations"]["balls"] | {"clustering": method, "stitching": {"exact": True}}
+    digests = []
+    for name in ("killed", "not"):
+        run = segmenting(f"exact-{name}", segmentations={"balls": section})
+        run.run_before("calibrate")
+        if name == "killed":
+            for step in ("seeds", "growth"):
+                kill(run.start("calibrate", step=step))
+                assert 0 < run.done(f"calibrate/{step}") < BLOCKS
+            assert run.run("calibrate").returncode == 0
+            kill(run.start("cluster"))
+            assert 0 < run.done("cluster") < BLOCKS
+            assert run.run("cluster").returncode == 0
+        run.run_from("cluster" if name == "killed" else "calibrate")
+        digests.append(run.digests() | {"seeds": digest(run.results.seeds)})
     assert digests[0] == digests[1]
 
 

@@ -1,9 +1,10 @@
-"""Run stages in worker processes, and print for each what it compiled after its workers were started."""
+"""Run stages in worker processes, and print for each what was compiled while its workers ran."""
 
 from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numba
@@ -22,19 +23,23 @@ def compiled() -> set[str]:
 
 def main(tree: str, results: str, name: str, *stages: str) -> None:
     """Run the stages of a segmentation."""
-    settings, before, open_pool = parse_settings(json.loads(tree)), [], runner.open_pool
+    settings, open_pool = parse_settings(json.loads(tree)), runner.open_pool
+    before, by_workers = [], set()
 
+    @contextmanager
     def open_and_look(*arguments):
         before.append(compiled())
-        return open_pool(*arguments)
+        with open_pool(*arguments) as pool:
+            yield pool
+        by_workers.update(compiled() - before[-1])
 
     runner.open_pool = open_and_look
     found = {}
     for stage in stages:
-        before.clear()
+        by_workers.clear()
         job = jobs.segmentation_job(settings, stage, name)
         run_stage(stage, job, Layout(Path(results)), Execution("dask", 2))
-        found[stage] = {"by workers": sorted(compiled() - before[-1]), "before": len(before[-1])}
+        found[stage] = {"by workers": sorted(by_workers), "before": len(before[-1])}
     print(json.dumps(found))
 
 

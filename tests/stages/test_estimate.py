@@ -76,6 +76,22 @@ def test_disk_is_about_what_is_used(trained):
     assert 0.5 * used["relabel"] < found["relabel"].disk_bytes + found["pyramid"].disk_bytes < 2 * used["relabel"]
 
 
+def test_passes_of_exact_stitching_are_estimated(trained):
+    section = {"clustering": {"kind": "modes"}}
+    once = estimated(trained, "once", **section)
+    exact = estimated(trained, "passes", **section, stitching={"exact": True})
+    assert exact["cluster"].memory_mb > once["cluster"].memory_mb
+    assert exact["calibrate"].memory_mb > once["calibrate"].memory_mb
+    assert once["calibrate"].disk_bytes == 0
+    results = trained.segment("passes", **section, stitching={"exact": True})
+    seeds = [path for path in Path(results.seeds).rglob("*") if path.is_file() and path.name != "zarr.json"]
+    assert exact["calibrate"].files == len(seeds)
+    # Seeds are a part of what fragments are, and as many voxels.
+    assert 0.2 * exact["calibrate"].disk_bytes < disk_used(results)["calibrate"] < 2 * exact["calibrate"].disk_bytes
+    ran = Manifest.read(results.manifest("cluster", 0)).result["work_s"]
+    assert exact["calibrate"].work_s > 0.1 * ran
+
+
 def test_work_is_in_proportion(trained):
     """Streaming moves the work of the network to `cluster`, and halos make it more."""
     kept = estimated(trained, "kept", clustering={"kind": "mutex"})

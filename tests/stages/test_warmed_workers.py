@@ -13,22 +13,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-KINDS = ({"kind": "modes"}, {"kind": "mutex"}, {"kind": "embedding_mutex"})
-# Filling holes compiles more: with the quickest kind.
-HOLES = {"modes": 0, "mutex": 5, "embedding_mutex": 0}
+KINDS = {"modes": "modes", "mutex": "mutex", "embedding_mutex": "embedding_mutex", "exact": "modes"}
+STITCHING = {
+    # Filling holes compiles more: with the quickest kind, and where it is done in another way.
+    "mutex": {"fill_holes_voxels": 5},
+    "exact": {"fill_holes_voxels": 5, "exact": True},
+}
 
 
-@pytest.mark.parametrize("clustering", KINDS, ids=[kind["kind"] for kind in KINDS])
-def test_workers_load_what_was_compiled_before_they_started(trained, tmp_path, clustering):
-    name = f"compiled-{clustering['kind']}"
-    chosen = {"clustering": clustering, "stitching": {"fill_holes_voxels": HOLES[clustering["kind"]]}}
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_load_what_was_compiled_before_they_started(trained, tmp_path, kind):
+    name = f"compiled-{kind}"
+    chosen = {"clustering": {"kind": KINDS[kind]}, "stitching": STITCHING.get(kind, {})}
     results = trained.segment(name, **chosen)
     tree = copy.deepcopy(trained.tree)
     tree["segmentations"] = {name: tree["segmentations"]["balls"] | chosen}
     stages = {
         "modes": ["calibrate", "cluster", "relabel", "evaluate"], "mutex": ["cluster", "relabel", "evaluate"],
-        "embedding_mutex": ["cluster"],
-    }[clustering["kind"]]  # fmt: skip
+        "embedding_mutex": ["cluster"], "exact": ["calibrate", "cluster"],
+    }[kind]  # fmt: skip
     for stage in stages:
         shutil.rmtree(results.ledger(stage), ignore_errors=True)
     places = [ROOT, ROOT / "tests", ROOT / "tests/stages"]

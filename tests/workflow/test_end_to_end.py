@@ -142,6 +142,23 @@ def test_kill_in_the_middle_loses_only_the_block_in_flight(snakemake, trained, t
     assert arrays(results) == interrupted
 
 
+def test_exact_stitching_calibrates_where_it_clusters(snakemake, trained, tmp_path):
+    section = {"clustering": {"kind": "modes"}, "stitching": {"exact": True}}
+    configured = copy.deepcopy(trained.tree)
+    configured["models"]["balls"] = {"checkpoint": str(trained.layout.model("balls").checkpoint)}
+    configured["segmentations"]["balls"] |= section
+    configured["execution"] = {"shards": 1}
+    config = write_configuration(tmp_path, configured)
+    commands = snakemake(config, "--dry-run", "--printshellcmds").stdout
+    assert re.search(r"spoco-blocks calibrate .* --executor dask", commands)
+    snakemake(config, "--until", "relabel")
+    once = trained.segment("exact-once", **section)
+    found = tmp_path / "results/segmentations/balls"
+    assert digest(found / "seeds.zarr") == digest(once.seeds)
+    assert digest(found / "segmentation.zarr") == digest(once.segments)
+    assert Manifest.read(found / "cluster/shard-0.json").result["exact"]
+
+
 def _identity(ledger: Path) -> str:
     with ledger.open("rb") as file:
         return json.loads(file.readline())["identity"]

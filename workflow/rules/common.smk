@@ -103,9 +103,18 @@ def predicted(wildcards):
     return f"{SEGMENTATION}/plan.json" if streams(wildcards) else shards_of("embed")
 
 
+def is_exact(wildcards):
+    return SETTINGS.segmentations[wildcards.segmentation].stitching.exact
+
+
 def calibrating_executor(wildcards):
-    """Where nothing is stored, the network is applied in this stage."""
-    return EXECUTOR if streams(wildcards) else LIGHT_EXECUTOR
+    """Where nothing is stored the network is applied in this stage, and for exact stitching all blocks are clustered."""
+    much = streams(wildcards) or is_exact(wildcards)
+    return EXECUTOR if much else LIGHT_EXECUTOR
+
+
+def calibrating_scheduler(wildcards):
+    return SCHEDULER if is_exact(wildcards) else ""
 
 
 def example_data(wildcards=None):

@@ -79,6 +79,7 @@ rule calibrate:
     threads: 2
     resources:
         executor=calibrating_executor,
+        scheduler=calibrating_scheduler,
         gpu=gpu_where_it_streams,
         mem_mb=memory_of("calibrate", otherwise=4000),
         runtime=minutes_of("calibrate", otherwise=240),
@@ -87,7 +88,7 @@ rule calibrate:
         job=stage_job("calibrate"),
     shell:
         "spoco-blocks calibrate {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
-        " --executor {resources.executor} 2>> {log}"
+        " --executor {resources.executor} --scheduler={resources.scheduler:q} 2>> {log}"
 
 
 rule cluster:

@@ -58,7 +58,7 @@ class ClusterExactly:
 
     def __call__(self, block: Block) -> Tables:
         """Cluster one block."""
-        block = even(block)
+        block = even(block, planar=self.planar)
         inner, numbered, tables = self.clustered(block, self.source.output.read(block.outer))
         open_source(self.fragments).write(block.inner, inner)
         if self.network is not None:
@@ -134,9 +134,15 @@ class ClusterExactly:
         return output.memory_bytes(block.outer) + block.outer.size * (8 * output.channels + SEED_BYTES)
 
 
-def even(block: Block) -> Block:
-    """Give the block with an outer box that starts at an even z + y + x: one voxel more where it does not."""
+def even(block: Block, *, planar: bool) -> Block:
+    """Give the block with an outer box that starts at an even z + y + x: one voxel more where it does not.
+
+    Notes
+    -----
+    Of images, at an even y + x: there is no voxel to add before an image.
+    """
     start = list(block.outer.start)
-    if sum(start) % 2:
-        start[next(axis for axis in (2, 1, 0) if start[axis] > 0)] -= 1
+    axes = (2, 1) if planar else (2, 1, 0)
+    if sum(start[axis] for axis in axes) % 2:
+        start[next(axis for axis in axes if start[axis] > 0)] -= 1
     return Block(block.index, block.inner, Box(triple(start), block.outer.stop))

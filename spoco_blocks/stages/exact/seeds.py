@@ -57,6 +57,8 @@ class FindSeeds:
         Where seeds go.
     shape : tuple of int
         The volume's.
+    identity : str
+        Digest of what found the modes.
     """
 
     source: Embedded
@@ -65,12 +67,14 @@ class FindSeeds:
     modes: Path
     seeds: Source
     shape: Triple
+    identity: str
 
     def __call__(self, block: Block) -> Tables:
         """Find the seeds of one block."""
         embeddings, foreground = self.source.in_volume(self.source.output.read(block.outer), block.outer.start)
         behind = triple(min(b + 1, end) for b, end in zip(block.inner.stop, self.shape, strict=True))
-        labels, cores = self.find(embeddings, foreground, _modes(self.modes), Box(block.inner.start, behind), block)
+        modes = _modes(self.modes, self.identity)
+        labels, cores = self.find(embeddings, foreground, modes, Box(block.inner.start, behind), block)
         inside = tuple(slice(0, extent) for extent in block.inner.shape)
         present = np.bincount(labels[inside].reshape(-1), minlength=int(labels.max(initial=0)) + 1) > 0
         present[0] = False
@@ -142,7 +146,8 @@ def first_voxels(labels: NDArray[np.uint32], count: int, box: Box, shape: Triple
 
 
 @lru_cache(maxsize=1)
-def _modes(path: Path) -> NDArray[np.float32]:
+def _modes(path: Path, identity: str) -> NDArray[np.float32]:
+    """Read the modes once per process; `identity` makes sure that they are those of this run."""
     with np.load(path) as data:
         return np.asarray(data["modes"], np.float32)
 

@@ -15,7 +15,7 @@ from spoco_blocks.stages.plan.planned import Plan
 from spoco_blocks.stages.plan.samples import largest_values
 from spoco_blocks.stages.plan.stores import choose_place, create_stores
 
-VERSION = 5
+VERSION = 6
 
 
 def run_plan(job: PlanJob, layout: Layout, content: str = "") -> Manifest:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spoco_blocks.clustering import Affinities, Context, Method, Modes, Mutex
-from spoco_blocks.grid import Box, triple
+from spoco_blocks.grid import BlockGrid, Box, triple
 from spoco_blocks.kernels.downsample import downsample_mode
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import Output, quantised
@@ -52,9 +52,8 @@ class Costs:
     labels_bytes: float
 
 
-def sample_boxes(plan: Plan) -> list[Box]:
-    """Draw boxes from all over the volume, each from the middle of a block."""
-    grid = plan.cluster_grid
+def sample_boxes(plan: Plan, grid: BlockGrid) -> list[Box]:
+    """Draw boxes from all over the volume, each from the middle of a block of a grid."""
     drawn = np.random.default_rng(0).permutation(len(grid))[:DRAWN]
     edge = triple(max(s, EDGE // s * s) for s in plan.stride)
     boxes = []
@@ -71,7 +70,8 @@ def sample_boxes(plan: Plan) -> list[Box]:
 def largest_values(plan: Plan) -> NDArray[np.float64]:
     """Give the largest absolute value of each embedding channel in samples of the volume, (c,)."""
     found = np.zeros(plan.predicted.channels)
-    for _, output, _ in _outputs(plan):
+    # Of a lattice of the volume, so that int8 embeddings do not depend on the blocks.
+    for _, output, _ in _outputs(plan, BlockGrid(plan.shape, plan.region_shape)):
         for embeddings in (output.embeddings, output.other):
             if embeddings is not None:
                 values: NDArray[Any] = np.abs(embeddings).reshape(len(found), -1)
@@ -88,7 +88,7 @@ def measure_costs(plan: Plan, method: Method, threshold: float | None) -> Costs:
     """
     taken: list[dict[str, float]] = []
     drawn = empty = 0
-    for box, output, seconds in _outputs(plan):
+    for box, output, seconds in _outputs(plan, plan.cluster_grid):
         drawn += 1
         if output.empty:
             empty += 1
@@ -99,11 +99,11 @@ def measure_costs(plan: Plan, method: Method, threshold: float | None) -> Costs:
     return Costs(drawn, empty, **medians)
 
 
-def _outputs(plan: Plan) -> Iterator[tuple[Box, Output, float]]:
+def _outputs(plan: Plan, grid: BlockGrid) -> Iterator[tuple[Box, Output, float]]:
     """Predict samples in float16 until some of them were not empty: box, output, seconds."""
     source, wanted = replace(plan.predicted, scale=None), SAMPLES
     source.predictor()
-    for box in sample_boxes(plan):
+    for box in sample_boxes(plan, grid):
         start = time.perf_counter()
         output = source.read(box)
         yield box, output, time.perf_counter() - start
