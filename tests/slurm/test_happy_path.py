@@ -13,7 +13,7 @@ from spoco_blocks.engine.frames import DONE, RUN
 pytestmark = pytest.mark.slurm
 
 # Stages of seconds share a job here; on real volumes each has jobs of its own.
-TOGETHER = [f"{rule}=all" for rule in ("stitch", "relabel", "pyramid", "evaluate", "report")]
+TOGETHER = [f"{rule}=all" for rule in ("stitch", "relabel", "recut", "pyramid", "evaluate", "report")]
 
 
 def test_from_prediction_to_report(cluster, run, expected):

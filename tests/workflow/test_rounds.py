@@ -25,7 +25,7 @@ def test_jobs_of_the_demo(snakemake, tmp_path):
     tree = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     tree["models"]["demo"]["pseudo_labels"] = {"rounds": 2}
     planned = snakemake(write_configuration(tmp_path, tree), "--dry-run").stdout
-    once = dict.fromkeys(("fetch", "labels", "estimate", "pyramid", "evaluate", "report"), 1)
+    once = dict.fromkeys(("fetch", "labels", "estimate", "recut", "pyramid", "evaluate", "report"), 1)
     assert jobs_to_run(planned) == Counter(once | dict.fromkeys(SEGMENTED, 5) | {"train": 3, "agree": 2})
     reports = re.findall(r"output: (\S+report\.html)", planned)
     assert reports == ["results/segmentations/demo/report.html"]
@@ -57,7 +57,7 @@ def test_a_round_from_labels_to_the_second_model(snakemake, configured, tmp_path
     config = write_configuration(tmp_path, configured)
     assert jobs_to_run(snakemake(config, "--dry-run", TRAINED).stdout) == Counter(("agree", "train"))
     again = jobs_to_run(snakemake(config, "--dry-run").stdout)
-    assert again == Counter([*SEGMENTED, "agree", "train", "estimate", "pyramid", "evaluate", "report"])
+    assert again == Counter([*SEGMENTED, "agree", "train", "estimate", "recut", "pyramid", "evaluate", "report"])
     configured["models"]["balls"]["pseudo_labels"] = {"rounds": 1, "agreement": 0.6, "shell": False}
     config = write_configuration(tmp_path, configured)
     assert jobs_to_run(snakemake(config, "--dry-run", TRAINED).stdout) == Counter(["train"])
