@@ -23,6 +23,7 @@ from spoco_blocks.settings.segmentation import (
     BlockSettings,
     ClusteringSettings,
     MeshSettings,
+    OmeZarrVersion,
     PredictionSettings,
     SkeletonSettings,
     StitchingSettings,
@@ -100,6 +101,7 @@ class PlanJob(Section):
     embeddings: Literal["keep", "stream"]
     embedding_type: Literal["float16", "int8"]
     arrays: str | None
+    ome_zarr_version: OmeZarrVersion
 
 
 class SegmentationJob(Section):
@@ -235,6 +237,7 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             embeddings=section.embeddings,
             embedding_type=section.embedding_type,
             arrays=settings.execution.arrays,
+            ome_zarr_version=section.ome_zarr_version,
         )
     if stage in ("calibrate", "cluster", "estimate"):
         return _clustering_job(settings, stage, name)

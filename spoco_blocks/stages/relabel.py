@@ -141,9 +141,7 @@ def run_pyramid(job: SegmentationJob, layout: Layout, execution: Execution) -> M
     for level, factor in enumerate(plan.factors, 1):
         fine = Source(uri=results.segments, level=level - 1)
         coarse = Source(uri=results.segments, level=level)
-        meta = open_source(coarse).meta
-        grid = BlockGrid(meta.shape, triple(min(s, e) for s, e in zip(meta.shard_shape, meta.shape, strict=True)))
-        blocks = Blocks(grid, results.ledger("pyramid") / f"level-{level}", watch.identity)
+        blocks = Blocks(plan.level_grid(level), results.ledger("pyramid") / f"level-{level}", watch.identity)
         summary = run(CoarsenBlock(fine, coarse, factor), blocks, execution)
         blocks_done, work_s = blocks_done + summary.computed + summary.reused, work_s + summary.work_s
     result = {"job": job.model_dump(mode="json"), "levels": plan.levels, "computed": blocks_done, "work_s": work_s}
