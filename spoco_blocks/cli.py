@@ -20,7 +20,7 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
 from spoco_blocks.engine.slurm import end_of_job, hand_over
 from spoco_blocks.errors import BlockError, HandOverError, SpocoBlocksError
-from spoco_blocks.settings import annotation_jobs, jobs, json_schema, load_settings, shape_jobs
+from spoco_blocks.settings import annotation_jobs, jobs, json_schema, load_settings, optional_jobs
 
 log = logging.getLogger("spoco_blocks")
 
@@ -116,23 +116,30 @@ def relabel(args: argparse.Namespace) -> None:
 
 def pyramid(args: argparse.Namespace) -> None:
     """Write the coarser levels of the segmentation."""
-    from spoco_blocks.stages.relabel import run_pyramid
+    from spoco_blocks.stages.pyramid import run_pyramid
 
     run_pyramid(jobs.read_job(jobs.SegmentationJob, args.job), Layout(args.results), _execution(args))
+
+
+def raw_pyramid(args: argparse.Namespace) -> None:
+    """Copy the raw data with the levels of the segmentation."""
+    from spoco_blocks.stages.raw_pyramid import run_raw_pyramid
+
+    run_raw_pyramid(jobs.read_job(optional_jobs.RawPyramidJob, args.job), Layout(args.results), _execution(args))
 
 
 def mesh(args: argparse.Namespace) -> None:
     """Write the surfaces of all objects."""
     from spoco_blocks.stages.mesh import run_mesh
 
-    run_mesh(jobs.read_job(shape_jobs.MeshJob, args.job), Layout(args.results), _execution(args))
+    run_mesh(jobs.read_job(optional_jobs.MeshJob, args.job), Layout(args.results), _execution(args))
 
 
 def skeleton(args: argparse.Namespace) -> None:
     """Write the centre lines of all objects."""
     from spoco_blocks.stages.skeleton import run_skeleton
 
-    run_skeleton(jobs.read_job(shape_jobs.SkeletonJob, args.job), Layout(args.results), _execution(args))
+    run_skeleton(jobs.read_job(optional_jobs.SkeletonJob, args.job), Layout(args.results), _execution(args))
 
 
 def agree(args: argparse.Namespace) -> None:
@@ -176,8 +183,8 @@ def annotation_curve(args: argparse.Namespace) -> None:
 
 
 STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
-    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, mesh, skeleton, agree,
-    evaluate, report, annotation_baseline, annotation_curve,
+    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, raw_pyramid, mesh,
+    skeleton, agree, evaluate, report, annotation_baseline, annotation_curve,
 )  # fmt: skip
 
 

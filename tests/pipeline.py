@@ -19,7 +19,9 @@ from spoco_blocks.stages.cluster import run_cluster
 from spoco_blocks.stages.embed import run_embed
 from spoco_blocks.stages.evaluate import run_evaluate
 from spoco_blocks.stages.plan.run import run_plan
-from spoco_blocks.stages.relabel import run_pyramid, run_relabel
+from spoco_blocks.stages.pyramid import run_pyramid
+from spoco_blocks.stages.raw_pyramid import run_raw_pyramid
+from spoco_blocks.stages.relabel import run_relabel
 from spoco_blocks.stages.stitch import run_stitch
 from spoco_blocks.volumes import open_volume
 
@@ -31,12 +33,15 @@ def run_stage(
 ) -> None:
     """Run one stage of a segmentation, or one shard of it."""
     blockwise = {"embed": run_embed, "cluster": run_cluster, "relabel": run_relabel}
+    whole = {
+        "calibrate": run_calibrate, "pyramid": run_pyramid, "raw_pyramid": run_raw_pyramid, "evaluate": run_evaluate,
+    }  # fmt: skip
     if stage in blockwise:
         blockwise[stage](job, layout, execution, shard, shards)
-    elif stage in ("calibrate", "pyramid", "evaluate"):
-        {"calibrate": run_calibrate, "pyramid": run_pyramid, "evaluate": run_evaluate}[stage](job, layout, execution)
-    else:
+    elif stage in ("plan", "stitch"):
         {"plan": run_plan, "stitch": run_stitch}[stage](job, layout)
+    else:
+        whole[stage](job, layout, execution)
 
 
 Edit = Callable[[SegmentationResults], None]

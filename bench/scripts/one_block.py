@@ -17,7 +17,8 @@ from spoco_blocks.stages.embed import EmbedBlock
 from spoco_blocks.stages.mesh import MeshBlock
 from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.plan import Plan
-from spoco_blocks.stages.relabel import CoarsenBlock, RelabelBlock
+from spoco_blocks.stages.pyramid import CoarsenBlock
+from spoco_blocks.stages.relabel import RelabelBlock
 from spoco_blocks.stages.skeleton import SkeletonBlock, open_objects
 
 
@@ -53,7 +54,7 @@ def task_of(root: Path, name: str, stage: str) -> tuple[BlockTask, Block]:
         ), block  # fmt: skip
     coarse = segments.model_copy(update={"level": 1})
     inner = Box(triple(a // 2 for a in block.inner.start), triple(b // 2 for b in block.inner.stop))
-    return CoarsenBlock(segments, coarse, plan.factors[0]), Block(block.index, inner, inner)
+    return CoarsenBlock(segments, coarse, plan.factors[0], ids=True), Block(block.index, inner, inner)
 
 
 def status_mb(name: str) -> float:

@@ -17,6 +17,7 @@ from spoco_blocks.errors import SettingsError
 from spoco_blocks.settings.base import Count, Fraction, LengthsNm, Section
 from spoco_blocks.settings.expansion import TeacherSegmentation, teacher_of, teacher_segmentations
 from spoco_blocks.settings.network import NetworkSettings
+from spoco_blocks.settings.optional_jobs import optional_job
 from spoco_blocks.settings.reading import explain
 from spoco_blocks.settings.sections import LabelSettings, Settings, Source, TruthSettings, VolumeSettings
 from spoco_blocks.settings.segmentation import (
@@ -28,7 +29,6 @@ from spoco_blocks.settings.segmentation import (
     SkeletonSettings,
     StitchingSettings,
 )
-from spoco_blocks.settings.shape_jobs import shape_job
 from spoco_blocks.settings.training import TrainingSettings
 
 
@@ -216,10 +216,10 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
     Raises
     ------
     SettingsError
-        When there is no such stage, or the segmentation is to have no meshes or skeletons.
+        When there is no such stage, or the segmentation is to have no meshes, skeletons or raw pyramid.
     """
     section = settings.segmentations[name]
-    if (job := shape_job(section, stage, name)) is not None:
+    if (job := optional_job(section, stage, name)) is not None:
         return job
     volume = settings.volumes[section.volume]
     if stage == "plan":

@@ -26,8 +26,8 @@ from spoco_blocks.grid import Block, Box, Triple, triple
 from spoco_blocks.kernels.surface import object_boxes, surface
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import digest
+from spoco_blocks.settings.optional_jobs import MeshJob
 from spoco_blocks.settings.sections import Source
-from spoco_blocks.settings.shape_jobs import MeshJob
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.precomputed import check_level, choose_level, forget_others, level_factors, position_nm
 from spoco_blocks.stages.sources import open_source

@@ -27,8 +27,8 @@ from spoco_blocks.grid import Block, Box, Triple, triple
 from spoco_blocks.kernels.skeleton import skeleton
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import digest
+from spoco_blocks.settings.optional_jobs import SkeletonJob
 from spoco_blocks.settings.sections import Source
-from spoco_blocks.settings.shape_jobs import SkeletonJob
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.precomputed import (
     check_level,

@@ -23,7 +23,7 @@ from spoco_blocks.settings.jobs import SegmentationJob
 from spoco_blocks.stages.block_shapes import pyramid_factors
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.plan.stores import create_stores
-from spoco_blocks.stages.relabel import run_pyramid
+from spoco_blocks.stages.pyramid import run_pyramid
 from spoco_blocks.volumes import find_pyramid, open_volume
 
 CUT = [

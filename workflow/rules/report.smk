@@ -4,6 +4,7 @@ rule report:
         f"{SEGMENTATION}/evaluate.json",
         f"{SEGMENTATION}/scores.json",
         f"{SEGMENTATION}/estimate.json",
+        raw_pyramid,
     output:
         f"{SEGMENTATION}/report.html",
     log:

@@ -55,11 +55,11 @@ def create_stores(plan: Plan, results: SegmentationResults, version: OmeZarrVers
             remove_tree(uri)
     for uri, dtype, channels in [*arrays, (results.fragments, "uint32", None)]:
         if not store_fits(uri, dtype, channels, common):
-            _forget(uri, results, "cluster" if uri == results.fragments else "embed")
+            forget(uri, results, "cluster" if uri == results.fragments else "embed")
             create_zarr(uri, dtype=dtype, channels=channels, overwrite=True, **common)
     image = image_layout(plan, version)
     if not image_fits(results.segments, "uint32", None, image):
-        _forget(results.segments, results, "relabel", "pyramid")
+        forget(results.segments, results, "relabel", "pyramid")
         create_ome_zarr(results.segments, dtype="uint32", is_label=True, name="segmentation", **image)
     for uri in [*(uri for uri, *_ in arrays), results.fragments, results.segments]:
         check_writable(plan.cluster_grid, open_volume(uri).meta.shard_shape)
@@ -80,7 +80,7 @@ def choose_place(results: SegmentationResults, arrays: str | None) -> Segmentati
         results.place.unlink()
         return moved
     arrays_of = (moved.embeddings, moved.other_embeddings, moved.foreground, moved.affinities)
-    for uri in (*arrays_of, moved.fragments, moved.segments):
+    for uri in (*arrays_of, moved.fragments, moved.segments, moved.raw_pyramid):
         if is_stored(uri):
             raise VolumeError(
                 f"{uri} is there already, and is not what {results.root} has been writing. Remove {moved.arrays}, or "
@@ -111,7 +111,7 @@ def image_layout(plan: Plan, version: OmeZarrVersion) -> dict[str, Any]:
     return store_layout(plan) | {"shard_shape": shard_shape} | pyramid
 
 
-def _forget(store: str, results: SegmentationResults, *stages: str) -> None:
+def forget(store: str, results: SegmentationResults, *stages: str) -> None:
     """Remove a store and the records that say its blocks are done."""
     for stage in stages:
         shutil.rmtree(results.ledger(stage), ignore_errors=True)
