@@ -17,6 +17,7 @@ from spoco_blocks.engine.ledger import Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
 from spoco_blocks.grid import Block, Triple
+from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import digest
 from spoco_blocks.settings.optional_jobs import RawPyramidJob
 from spoco_blocks.settings.sections import Source
@@ -63,17 +64,17 @@ class CopyBlock:
         return block.inner.size * meta.dtype.itemsize * (meta.channels or 1) * COPIES
 
 
-def own_pyramid(raw: Source, plan: Plan) -> str | None:
+def own_pyramid(raw: Source, voxel_size_nm: LengthsNm) -> str | None:
     """Give the address of the image that the raw data come from, where viewers can open it beside the segmentation.
 
-    It needs levels, and has to state the voxel size that the segmentation has; None where it is not like that.
+    It needs levels, and has to state the voxel size, that of the segmentation; None where it is not like that.
     """
     found = find_pyramid(raw.uri)
     if found is None or len(found[0].paths) < 2:
         return None
     pyramid, level = found
     size = pyramid.voxel_size_nm(level or raw.level)
-    if size is None or not np.allclose(np.multiply(size, raw.downscale or 1), plan.voxel_size_nm, rtol=TOLERANCE):
+    if size is None or not np.allclose(np.multiply(size, raw.downscale or 1), voxel_size_nm, rtol=TOLERANCE):
         return None
     return pyramid.group_uri
 
@@ -108,7 +109,7 @@ def run_raw_pyramid(job: RawPyramidJob, layout: Layout, execution: Execution) ->
     raw, inputs = plan.predicted.raw, {"plan": planned.digest}
     watch = Stopwatch("raw_pyramid", digest("raw_pyramid", VERSION, made_of(plan)), inputs)
     result: dict[str, Any] = {"job": job.model_dump(mode="json")}
-    there = own_pyramid(raw, plan)
+    there = own_pyramid(raw, plan.voxel_size_nm)
     if there is not None:
         log.info("%s has levels already and is not copied", there)
         forget(results.raw_pyramid, results, "raw_pyramid")

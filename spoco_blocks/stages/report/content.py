@@ -163,6 +163,8 @@ class ReportContent:
         What the reader must know before trusting the result.
     finished : str
         When the result was complete, in UTC.
+    stores : tuple of str
+        OME-Zarr images that viewers open together: the segmentation, after the raw data where these are one.
     """
 
     segmentation: str
@@ -185,6 +187,7 @@ class ReportContent:
     seams: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     finished: str = ""
+    stores: tuple[str, ...] = ()
 
     @property
     def flat(self) -> bool:

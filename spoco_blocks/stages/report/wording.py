@@ -125,6 +125,9 @@ STAGES = {
     "stitch": "Stitch fragments",
     "relabel": "Write segments",
     "pyramid": "Build the pyramid",
+    "raw_pyramid": "Copy the raw data",
+    "mesh": "Mesh the objects",
+    "skeleton": "Find centre lines",
     "evaluate": "Score",
 }
 
