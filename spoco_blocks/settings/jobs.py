@@ -131,6 +131,11 @@ class EstimateJob(Section):
     segmentation: str
     foreground_threshold: float | None
     clustering: ClusteringSettings | None
+    gaps: bool
+    raw_pyramid: bool
+    ome_zarr_version: OmeZarrVersion
+    meshes: MeshSettings | None
+    skeletons: SkeletonSettings | None
     shards: int
 
 
@@ -256,10 +261,12 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
 def _clustering_job(settings: Settings, stage: str, name: str) -> Section:
     section = settings.segmentations[name]
     how: dict[str, Any] = {"foreground_threshold": section.foreground_threshold, "clustering": section.clustering}
+    gaps = section.stitching.fill_holes_voxels > 0
     if stage == "cluster":
-        return ClusterJob(segmentation=name, **how, gaps=section.stitching.fill_holes_voxels > 0)
+        return ClusterJob(segmentation=name, **how, gaps=gaps)
     if stage == "estimate":
-        return EstimateJob(segmentation=name, **how, shards=settings.execution.shards)
+        further = {key: getattr(section, key) for key in ("raw_pyramid", "ome_zarr_version", "meshes", "skeletons")}
+        return EstimateJob(segmentation=name, **how, gaps=gaps, **further, shards=settings.execution.shards)
     return CalibrateJob(segmentation=name, **how)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,12 @@ class CoarsenBlock:
     def memory_bytes(self, block: Block) -> int:
         """Fine and coarse voxels."""
         meta = open_source(self.fine).meta
-        return block.inner.size * meta.dtype.itemsize * (meta.channels or 1) * (2 + int(np.prod(self.factor)))
+        return coarsen_bytes(block.inner.size, meta.dtype.itemsize * (meta.channels or 1), self.factor)
+
+
+def coarsen_bytes(voxels: int, each: int, factor: Triple) -> int:
+    """Project the memory to make a block of so many coarse voxels, each of so many bytes."""
+    return voxels * each * (2 + prod(factor))
 
 
 def write_levels(

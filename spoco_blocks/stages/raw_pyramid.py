@@ -61,7 +61,12 @@ class CopyBlock:
     def memory_bytes(self, block: Block) -> int:
         """Voxels of all channels."""
         meta = open_source(self.copy).meta
-        return block.inner.size * meta.dtype.itemsize * (meta.channels or 1) * COPIES
+        return copy_bytes(block.inner.size, meta.dtype.itemsize * (meta.channels or 1))
+
+
+def copy_bytes(voxels: int, each: int) -> int:
+    """Project the memory to copy a block of so many voxels, each of so many bytes."""
+    return COPIES * voxels * each
 
 
 def own_pyramid(raw: Source, voxel_size_nm: LengthsNm) -> str | None:
@@ -86,18 +91,28 @@ def made_of(plan: Plan) -> list[Any]:
             shown.low, shown.high]  # fmt: skip
 
 
+def copied_as(plan: Plan) -> tuple[str, int | None]:
+    """Give data type and channels of the copy; viewers read no other floats than float32."""
+    meta = open_source(plan.predicted.raw).meta
+    return "float32" if meta.dtype.kind == "f" else meta.dtype.name, meta.channels
+
+
+def copied_voxel_bytes(plan: Plan) -> int:
+    """Give the bytes of a voxel of the copy, with all channels."""
+    dtype, channels = copied_as(plan)
+    return np.dtype(dtype).itemsize * (channels or 1)
+
+
 def create_copy(plan: Plan, results: SegmentationResults, version: OmeZarrVersion) -> None:
     """Create the image; one that is there and fits is kept, with what is in it."""
-    meta, shown = open_source(plan.predicted.raw).meta, plan.predicted.normalisation
-    # Viewers read no other floats.
-    dtype = "float32" if meta.dtype.kind == "f" else meta.dtype.name
-    image = image_layout(plan, version)
-    if image_fits(results.raw_pyramid, dtype, meta.channels, image):
+    dtype, channels = copied_as(plan)
+    image, shown = image_layout(plan, version), plan.predicted.normalisation
+    if image_fits(results.raw_pyramid, dtype, channels, image):
         return
     forget(results.raw_pyramid, results, "raw_pyramid")
     windows = list(zip(shown.low, shown.high, strict=True))
     create_ome_zarr(
-        results.raw_pyramid, dtype=dtype, channels=meta.channels, windows=windows, is_label=False, name="raw", **image
+        results.raw_pyramid, dtype=dtype, channels=channels, windows=windows, is_label=False, name="raw", **image
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
@@ -13,37 +12,27 @@ import zarr
 from meshes import corners, ids_in, is_watertight
 from ome_zarr_models.v04.image import Image
 from ome_zarr_models.v04.image_label import ImageLabel
-from phantoms import balls, store
 from pipeline import run_stage, segment_and_score
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.grid import Box
 from spoco_blocks.settings import jobs, parse_settings
-from spoco_blocks.stages.labels import run_labels
 from spoco_blocks.stages.mesh import run_mesh
 from spoco_blocks.stages.report import run_report
 from spoco_blocks.stages.skeleton import run_skeleton
 from spoco_blocks.stages.stitch.restitch import Sweep, restitch
 from spoco_blocks.volumes import open_volume
 
-SHAPE = (40, 48, 144)
-
 
 @pytest.fixture(scope="module")
 def segmented(trained, tmp_path_factory):
     """The same volume segmented as both versions: settings, layout, and results of each."""
-    folder, tree = tmp_path_factory.mktemp("long"), copy.deepcopy(trained.tree)
-    raw, labels = balls(SHAPE, seed=1)
-    tree["volumes"]["long"] = {
-        "raw": {"uri": store(folder / "raw.zarr", raw)},
-        "truth": {"uri": store(folder / "truth.zarr", labels)},
-    }
+    tree, raw = trained.with_long_volume(tmp_path_factory.mktemp("long"))
     section = tree["segmentations"].pop("balls") | {"volume": "long", "raw_pyramid": True}
     shapes = {"meshes": {"level": 1}, "skeletons": {"level": 0}}
     versions = {f"as-{version[-1]}": version for version in ("0.4", "0.5")}
     tree["segmentations"] = {name: section | shapes | {"ome_zarr_version": v} for name, v in versions.items()}
     settings = parse_settings(tree)
-    run_labels(jobs.labels_job(settings, "long"), trained.layout.volume("long"), Execution())
     for name in versions:
         segment_and_score(settings, name, trained.layout)
         run_stage("raw_pyramid", jobs.segmentation_job(settings, "raw_pyramid", name), trained.layout)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from spoco_blocks.stages.report.content import ReportContent
 
 TIMES = " \N{MULTIPLICATION SIGN} "
+AT_MOST = "\N{LESS-THAN OR EQUAL TO}"
 
 
 @dataclass(frozen=True)
