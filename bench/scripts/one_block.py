@@ -18,6 +18,7 @@ from spoco_blocks.stages.mesh import MeshBlock
 from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.pyramid import CoarsenBlock
+from spoco_blocks.stages.raw_pyramid import CopyBlock, create_copy
 from spoco_blocks.stages.relabel import RelabelBlock
 from spoco_blocks.stages.skeleton import SkeletonBlock, open_objects
 
@@ -42,6 +43,9 @@ def task_of(root: Path, name: str, stage: str) -> tuple[BlockTask, Block]:
     fragments, segments = (Source(uri=str(path)) for path in (results.fragments, results.segments))
     if stage == "relabel":
         return RelabelBlock(fragments, segments, results.lookup, "", results.offsets), block
+    if stage == "raw_pyramid":
+        create_copy(plan, results, "0.5")
+        return CopyBlock(plan.predicted.raw, Source(uri=results.raw_pyramid), plan.origin), block
     if stage == "mesh":
         results.meshes.mkdir(exist_ok=True)
         return MeshBlock(segments, (1, 1, 1), plan.voxel_size_nm, results.objects, "", 0, results.meshes), block

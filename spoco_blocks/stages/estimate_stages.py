@@ -136,14 +136,14 @@ class Whole:
         disk = self.coarser * self.voxels * self.costs.labels_bytes
         seconds = self.voxels * (self.costs.coarsen_s + self.coarser * self.costs.relabel_s)
         return StageEstimate(
-            "pyramid", self.blocks(levels), 1, seconds, False, _mb(self.coarsening(4)), round(disk),
+            "pyramid", self.blocks(levels), 1, seconds, False, _mb(self.coarsening(4, ids=True)), round(disk),
             max(1, round(self.share * sum(map(self.files, levels)))),
         )  # fmt: skip
 
     def raw_pyramid(self) -> StageEstimate:
         """All levels of the raw data, also where there is nothing to segment."""
         levels, voxels, each = range(self.plan.levels), prod(self.plan.shape), copied_voxel_bytes(self.plan)
-        memory = max(copy_bytes(self.block.inner.size, each), self.coarsening(each))
+        memory = max(copy_bytes(self.block.inner.size, each), self.coarsening(each, ids=False))
         disk = (1 + self.coarser) * voxels * self.costs.raw_bytes
         seconds = voxels * (1 + self.coarser) * (self.costs.copy_s + self.costs.mean_s)
         return StageEstimate(
@@ -178,9 +178,10 @@ class Whole:
             self.plan.shape
         )
 
-    def coarsening(self, each: int) -> int:
+    def coarsening(self, each: int, *, ids: bool) -> int:
         """Bytes that a block of a coarser level takes, of voxels of so many bytes."""
-        return max((coarsen_bytes(self.block.inner.size, each, factor) for factor in self.plan.factors), default=0)
+        voxels = self.block.inner.size
+        return max((coarsen_bytes(voxels, each, factor, ids=ids) for factor in self.plan.factors), default=0)
 
     def blocks(self, levels: range) -> int:
         """Blocks of some levels together."""

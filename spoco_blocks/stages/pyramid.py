@@ -64,12 +64,15 @@ class CoarsenBlock:
     def memory_bytes(self, block: Block) -> int:
         """Fine and coarse voxels."""
         meta = open_source(self.fine).meta
-        return coarsen_bytes(block.inner.size, meta.dtype.itemsize * (meta.channels or 1), self.factor)
+        return coarsen_bytes(block.inner.size, meta.dtype.itemsize * (meta.channels or 1), self.factor, ids=self.ids)
 
 
-def coarsen_bytes(voxels: int, each: int, factor: Triple) -> int:
-    """Project the memory to make a block of so many coarse voxels, each of so many bytes."""
-    return voxels * each * (2 + prod(factor))
+def coarsen_bytes(voxels: int, each: int, factor: Triple, *, ids: bool) -> int:
+    """Project the memory to make a block of so many coarse voxels, each of so many bytes.
+
+    Fine and coarse ones, compressed as well: labels take next to nothing then, noise as much as before.
+    """
+    return voxels * each * (2 + prod(factor) if ids else 2 * (1 + prod(factor)))
 
 
 def write_levels(
