@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 
+import h5py
 import numpy as np
 import ome_zarr_models
 import pytest
@@ -260,5 +261,7 @@ def test_the_image_of_a_uri_is_found(tmp_path, version):
         assert pyramid.group_uri == str(tmp_path / "x.zarr")
         assert pyramid.voxel_size_nm(found) == pytest.approx(SIZES[level])
     zarr.create_array(tmp_path / "plain.zarr", shape=(3, 3, 3), dtype="u1")
-    for name in ("plain.zarr", "nothing.zarr", "x.zarr/nothing"):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["raw"] = noise((3, 3, 3))
+    for name in ("plain.zarr", "nothing.zarr", "x.zarr/nothing", "x.h5/raw"):
         assert find_pyramid(str(tmp_path / name)) is None
