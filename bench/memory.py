@@ -59,6 +59,7 @@ CASES = (
     ("modes", "cluster"),
     ("modes", "relabel"),
     ("modes", "pyramid"),
+    ("modes", "raw_pyramid"),
     ("modes", "mesh"),
     ("modes", "skeleton"),
     ("mutex", "cluster"),

@@ -19,7 +19,7 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
 from spoco_blocks.engine.slurm import end_of_job, hand_over
 from spoco_blocks.errors import BlockError, HandOverError, SpocoBlocksError
-from spoco_blocks.settings import annotation_jobs, clustering_jobs, jobs, json_schema, load_settings, shape_jobs
+from spoco_blocks.settings import annotation_jobs, clustering_jobs, jobs, json_schema, load_settings, optional_jobs
 
 log = logging.getLogger("spoco_blocks")
 
@@ -119,7 +119,7 @@ def relabel(args: argparse.Namespace) -> None:
 
 def pyramid(args: argparse.Namespace) -> None:
     """Write the coarser levels of the segmentation."""
-    from spoco_blocks.stages.relabel import run_pyramid
+    from spoco_blocks.stages.pyramid import run_pyramid
 
     run_pyramid(jobs.read_job(jobs.SegmentationJob, args.job), Layout(args.results), arguments.execution_of(args))
 
@@ -131,18 +131,27 @@ def recut(args: argparse.Namespace) -> None:
     run_recut(jobs.read_job(clustering_jobs.RecutJob, args.job), Layout(args.results), arguments.execution_of(args))
 
 
+def raw_pyramid(args: argparse.Namespace) -> None:
+    """Copy the raw data with the levels of the segmentation."""
+    from spoco_blocks.stages.raw_pyramid import run_raw_pyramid
+
+    run_raw_pyramid(
+        jobs.read_job(optional_jobs.RawPyramidJob, args.job), Layout(args.results), arguments.execution_of(args)
+    )
+
+
 def mesh(args: argparse.Namespace) -> None:
     """Write the surfaces of all objects."""
     from spoco_blocks.stages.mesh import run_mesh
 
-    run_mesh(jobs.read_job(shape_jobs.MeshJob, args.job), Layout(args.results), arguments.execution_of(args))
+    run_mesh(jobs.read_job(optional_jobs.MeshJob, args.job), Layout(args.results), arguments.execution_of(args))
 
 
 def skeleton(args: argparse.Namespace) -> None:
     """Write the centre lines of all objects."""
     from spoco_blocks.stages.skeleton import run_skeleton
 
-    run_skeleton(jobs.read_job(shape_jobs.SkeletonJob, args.job), Layout(args.results), arguments.execution_of(args))
+    run_skeleton(jobs.read_job(optional_jobs.SkeletonJob, args.job), Layout(args.results), arguments.execution_of(args))
 
 
 def agree(args: argparse.Namespace) -> None:
@@ -186,8 +195,8 @@ def annotation_curve(args: argparse.Namespace) -> None:
 
 
 STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
-    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, recut, mesh, skeleton,
-    agree, evaluate, report, annotation_baseline, annotation_curve,
+    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, recut, raw_pyramid,
+    mesh, skeleton, agree, evaluate, report, annotation_baseline, annotation_curve,
 )  # fmt: skip
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from phantoms import balls, store
 from scipy import ndimage
 
 from spoco_blocks.engine.executors import Execution
@@ -18,8 +20,11 @@ from spoco_blocks.stages.calibrate import run_calibrate
 from spoco_blocks.stages.cluster import run_cluster
 from spoco_blocks.stages.embed import run_embed
 from spoco_blocks.stages.evaluate import run_evaluate
+from spoco_blocks.stages.labels import run_labels
 from spoco_blocks.stages.plan.run import run_plan
-from spoco_blocks.stages.relabel import run_pyramid, run_relabel
+from spoco_blocks.stages.pyramid import run_pyramid
+from spoco_blocks.stages.raw_pyramid import run_raw_pyramid
+from spoco_blocks.stages.relabel import run_relabel
 from spoco_blocks.stages.stitch import run_stitch
 from spoco_blocks.volumes import open_volume
 
@@ -31,12 +36,15 @@ def run_stage(
 ) -> None:
     """Run one stage of a segmentation, or one shard of it."""
     blockwise = {"embed": run_embed, "cluster": run_cluster, "relabel": run_relabel}
+    whole = {
+        "calibrate": run_calibrate, "pyramid": run_pyramid, "raw_pyramid": run_raw_pyramid, "evaluate": run_evaluate,
+    }  # fmt: skip
     if stage in blockwise:
         blockwise[stage](job, layout, execution, shard, shards)
-    elif stage in ("calibrate", "pyramid", "evaluate"):
-        {"calibrate": run_calibrate, "pyramid": run_pyramid, "evaluate": run_evaluate}[stage](job, layout, execution)
-    else:
+    elif stage in ("plan", "stitch"):
         {"plan": run_plan, "stitch": run_stitch}[stage](job, layout)
+    else:
+        whole[stage](job, layout, execution)
 
 
 Edit = Callable[[SegmentationResults], None]
@@ -100,3 +108,12 @@ class Trained:
         tree = copy.deepcopy(self.tree)
         tree["segmentations"] = {name: tree["segmentations"]["balls"] | section}
         return segment_and_score(parse_settings(tree), name, self.layout, execution, shards, edit)
+
+    def with_long_volume(self, folder: Path) -> tuple[dict, np.ndarray]:
+        """A configuration with one more volume, large enough for three levels, and its raw data."""
+        tree = copy.deepcopy(self.tree)
+        raw, labels = balls((40, 48, 144), seed=1)
+        uris = {"raw": store(folder / "raw.zarr", raw), "truth": store(folder / "truth.zarr", labels)}
+        tree["volumes"]["long"] = {name: {"uri": uri} for name, uri in uris.items()}
+        run_labels(jobs.labels_job(parse_settings(tree), "long"), self.layout.volume("long"), Execution())
+        return tree, raw

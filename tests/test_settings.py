@@ -103,7 +103,7 @@ def test_a_key_belongs_to_its_stage_only():
     assert jobs.train_job(before, "m") == jobs.train_job(after, "m")
 
 
-@pytest.mark.parametrize(("first", "then", "again"), [(0, 50, {"cluster", "stitch"}), (50, 90, {"stitch"})])
+@pytest.mark.parametrize(("first", "then", "again"), [(0, 50, {"estimate", "cluster", "stitch"}), (50, 90, {"stitch"})])
 def test_filling_holes_clusters_again_when_it_begins_and_predicts_nothing(first, then, again):
     before, after = (
         parse_settings(changed("segmentations.s.stitching", {"fill_holes_voxels": n})) for n in (first, then)

@@ -17,7 +17,9 @@ from spoco_blocks.stages.embed import EmbedBlock
 from spoco_blocks.stages.mesh import MeshBlock
 from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.plan import Plan
-from spoco_blocks.stages.relabel import CoarsenBlock, RelabelBlock
+from spoco_blocks.stages.pyramid import CoarsenBlock
+from spoco_blocks.stages.raw_pyramid import CopyBlock, create_copy
+from spoco_blocks.stages.relabel import RelabelBlock
 from spoco_blocks.stages.skeleton import SkeletonBlock, open_objects
 
 
@@ -41,6 +43,9 @@ def task_of(root: Path, name: str, stage: str) -> tuple[BlockTask, Block]:
     fragments, segments = (Source(uri=str(path)) for path in (results.fragments, results.segments))
     if stage == "relabel":
         return RelabelBlock(fragments, segments, results.lookup, "", results.offsets), block
+    if stage == "raw_pyramid":
+        create_copy(plan, results, "0.5")
+        return CopyBlock(plan.predicted.raw, Source(uri=results.raw_pyramid), plan.origin), block
     if stage == "mesh":
         results.meshes.mkdir(exist_ok=True)
         return MeshBlock(segments, (1, 1, 1), plan.voxel_size_nm, results.objects, "", 0, results.meshes), block
@@ -53,7 +58,7 @@ def task_of(root: Path, name: str, stage: str) -> tuple[BlockTask, Block]:
         ), block  # fmt: skip
     coarse = segments.model_copy(update={"level": 1})
     inner = Box(triple(a // 2 for a in block.inner.start), triple(b // 2 for b in block.inner.stop))
-    return CoarsenBlock(segments, coarse, plan.factors[0]), Block(block.index, inner, inner)
+    return CoarsenBlock(segments, coarse, plan.factors[0], ids=True), Block(block.index, inner, inner)
 
 
 def status_mb(name: str) -> float:

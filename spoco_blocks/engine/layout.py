@@ -187,6 +187,11 @@ class SegmentationResults:
         return self._array("segmentation")
 
     @property
+    def raw_pyramid(self) -> str:
+        """OME-Zarr image: the raw data with the levels of the segmentation, where asked for."""
+        return self._array("raw_pyramid")
+
+    @property
     def meshes(self) -> Path:
         """Folder of the objects' meshes in neuroglancer's precomputed format."""
         return self.root / MESHES

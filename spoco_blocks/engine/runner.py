@@ -168,7 +168,8 @@ def process_mb(*, applies_network: bool) -> int:
 def _fit_memory(work: Work, count: int, execution: Execution) -> tuple[Execution, int]:
     """Take as many workers as memory allows: their number never changes a result."""
     grid = work.grid
-    middle = grid.block(grid.index(triple(n // 2 for n in grid.counts)))
+    # Of two blocks along an axis, the second may be cut by the volume's edge.
+    middle = grid.block(grid.index(triple((n - 1) // 2 for n in grid.counts)))
     each_mb = work.task.memory_bytes(middle) // 2**20 + 1
     part = work.part if execution.gpus else "cpu"
     gpus = 0 if part == "cpu" else min(execution.gpus, max(1, count))

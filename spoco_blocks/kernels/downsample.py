@@ -77,21 +77,23 @@ def downsample_mean(array: NDArray[Any], factor: Triple) -> NDArray[Any]:
 
     Parameters
     ----------
-    array : ndarray of int or float, shape (z, y, x)
-        Image.
+    array : ndarray of int or float, shape (z, y, x) or (c, z, y, x)
+        Image; channels stay apart.
     factor : tuple of int
         Voxels per window along z, y, x.
 
     Returns
     -------
-    ndarray, shape (ceil(z / fz), ceil(y / fy), ceil(x / fx))
+    ndarray, shape (ceil(z / fz), ceil(y / fy), ceil(x / fx)) or (c, …)
         Coarser image of the same data type.
 
     Raises
     ------
     GridError
-        When the array is not three-dimensional or a factor is below 1.
+        When the array has neither three axes nor four, or a factor is below 1.
     """
+    if array.ndim == 4:
+        return np.stack([downsample_mean(channel, factor) for channel in array])
     shape = _coarse_shape(array, factor)
     is_half = array.dtype == np.float16
     out = np.empty(shape, np.float32 if is_half else array.dtype)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from spoco_blocks.settings.base import Section
-from spoco_blocks.settings.segmentation import ClusteringSettings, Segmenting, StitchingSettings
+from spoco_blocks.settings.segmentation import (
+    ClusteringSettings,
+    MeshSettings,
+    OmeZarrVersion,
+    SegmentationSettings,
+    SkeletonSettings,
+    StitchingSettings,
+)
 
 
 class CalibrateJob(Section):
@@ -32,6 +39,11 @@ class EstimateJob(Section):
     foreground_threshold: float | None
     clustering: ClusteringSettings | None
     exact: bool
+    gaps: bool
+    raw_pyramid: bool
+    ome_zarr_version: OmeZarrVersion
+    meshes: MeshSettings | None
+    skeletons: SkeletonSettings | None
     shards: int
 
 
@@ -51,16 +63,18 @@ class RecutJob(CalibrateJob):
         )
 
 
-def clustering_job(section: Segmenting, stage: str, name: str, shards: int) -> Section | None:
+def clustering_job(section: SegmentationSettings, stage: str, name: str, shards: int) -> Section | None:
     """Give the job of a stage of a segmentation that clusters; None for another stage."""
     how: dict[str, Any] = {"foreground_threshold": section.foreground_threshold, "clustering": section.clustering}
     how["exact"] = section.stitching.exact
+    gaps = section.stitching.fill_holes_voxels > 0
     if stage == "estimate":
-        return EstimateJob(segmentation=name, **how, shards=shards)
+        further = {key: getattr(section, key) for key in ("raw_pyramid", "ome_zarr_version", "meshes", "skeletons")}
+        return EstimateJob(segmentation=name, **how, gaps=gaps, **further, shards=shards)
     if stage == "calibrate":
         return CalibrateJob(segmentation=name, **how)
     if stage == "cluster":
-        return ClusterJob(segmentation=name, **how, gaps=section.stitching.fill_holes_voxels > 0)
+        return ClusterJob(segmentation=name, **how, gaps=gaps)
     if stage == "recut":
         return RecutJob(segmentation=name, **how, stitching=section.stitching)
     return None

@@ -18,16 +18,17 @@ from spoco_blocks.settings.base import Count, Fraction, LengthsNm, Section
 from spoco_blocks.settings.clustering_jobs import clustering_job
 from spoco_blocks.settings.expansion import TeacherSegmentation, teacher_of, teacher_segmentations
 from spoco_blocks.settings.network import NetworkSettings
+from spoco_blocks.settings.optional_jobs import optional_job
 from spoco_blocks.settings.reading import explain
 from spoco_blocks.settings.sections import LabelSettings, Settings, Source, TruthSettings, VolumeSettings
 from spoco_blocks.settings.segmentation import (
     BlockSettings,
     MeshSettings,
+    OmeZarrVersion,
     PredictionSettings,
     SkeletonSettings,
     StitchingSettings,
 )
-from spoco_blocks.settings.shape_jobs import shape_job
 from spoco_blocks.settings.training import TrainingSettings
 
 
@@ -100,6 +101,7 @@ class PlanJob(Section):
     embeddings: Literal["keep", "stream"]
     embedding_type: Literal["float16", "int8"]
     arrays: str | None
+    ome_zarr_version: OmeZarrVersion
 
 
 class SegmentationJob(Section):
@@ -190,10 +192,10 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
     Raises
     ------
     SettingsError
-        When there is no such stage, or the segmentation is to have no meshes or skeletons.
+        When there is no such stage, or the segmentation is to have no meshes, skeletons or raw pyramid.
     """
     section = settings.segmentations[name]
-    if (job := shape_job(section, stage, name)) is not None:
+    if (job := optional_job(section, stage, name)) is not None:
         return job
     volume = settings.volumes[section.volume]
     if stage == "plan":
@@ -211,6 +213,7 @@ def segmentation_job(settings: Settings, stage: str, name: str) -> Section:
             embeddings=section.embeddings,
             embedding_type=section.embedding_type,
             arrays=settings.execution.arrays,
+            ome_zarr_version=section.ome_zarr_version,
         )
     if (clustering := clustering_job(section, stage, name, settings.execution.shards)) is not None:
         return clustering

@@ -166,8 +166,9 @@ class ExecutionSettings(Section):
     the same files. Those with a GPU are told by `dask worker ADDRESS --resources gpu=1`. Or slurm: workers
     are jobs, as Dask's configuration describes them."""
     arrays: WritableUri | None = None
-    """Where embeddings, foreground, affinities, fragments and segmentations go: a folder or s3://BUCKET/PREFIX, which
-    no other results folder may use; null = into the results folder, where everything else stays."""
+    """Where embeddings, foreground, affinities, fragments, segmentations and raw pyramids go: a folder or
+    s3://BUCKET/PREFIX, which no other results folder may use; null = into the results folder, where everything else
+    stays."""
 
 
 class Settings(Section):

@@ -18,6 +18,8 @@ from spoco_blocks.clustering import (
 )
 from spoco_blocks.settings.base import Count, CountOrZero, Fraction, Name, Positive, Section
 
+OmeZarrVersion = Literal["0.5", "0.4"]
+
 
 class BlockSettings(Section):
     """How the volume is cut."""
@@ -154,3 +156,9 @@ class SegmentationSettings(Segmenting):
     """Meshes of all objects; null = none, {} = with what suits the objects. Only for 3D volumes."""
     skeletons: SkeletonSettings | None = None
     """Skeletons of all objects; null = none, {} = with what suits the objects. Only for 3D volumes."""
+    raw_pyramid: bool = False
+    """Whether to copy the raw data as an OME-Zarr image with the levels of the segmentation, for viewers; none is made
+    where the raw data have levels and state their voxel size."""
+    ome_zarr_version: OmeZarrVersion = "0.5"
+    """What segmentation and raw pyramid are stored as. 0.4 is for programs that do not read 0.5: it knows no shards, so
+    that every chunk is a file of its own."""

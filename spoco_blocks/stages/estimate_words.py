@@ -10,11 +10,12 @@ from rich.table import Table
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.settings import Settings, jobs
 from spoco_blocks.settings.clustering_jobs import EstimateJob
-from spoco_blocks.stages.estimate import StageEstimate, estimate, refuse, size_text
+from spoco_blocks.stages.estimate import estimate, refuse, size_text
+from spoco_blocks.stages.estimate_stages import StageEstimate
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.plan.run import prepare
 from spoco_blocks.stages.plan.samples import Costs
-from spoco_blocks.stages.report.wording import TIMES, duration
+from spoco_blocks.stages.report.wording import AT_MOST, TIMES, duration
 
 COLUMNS = ("stage", "blocks", "jobs", "work", "wall time", "memory per block", "disk", "files")
 
@@ -67,12 +68,14 @@ def show_estimate(
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage in stages:
-        table.add_row(
-            stage.stage, f"{stage.blocks:,}", f"{stage.jobs:,}", duration(stage.work_s),
-            duration(wall_s(stage, workers)), f"{stage.memory_mb:,} MiB", size_text(stage.disk_bytes),
-            f"{stage.files:,}",
+        cells = (
+            duration(stage.work_s), duration(wall_s(stage, workers)), f"{stage.memory_mb:,} MiB",
+            size_text(stage.disk_bytes), f"{stage.files:,}",
         )  # fmt: skip
+        counts = (f"{stage.blocks:,}", f"{stage.jobs:,}")
+        table.add_row(stage.stage, *counts, *(f"{AT_MOST} {cell}" if stage.bound else cell for cell in cells))
     console.print(table)
+    bounds, stages = [s.stage for s in stages if s.bound], [s for s in stages if not s.bound]
     gpu_h = sum(stage.work_s for stage in stages if stage.gpu) / 3600
     device = plan.predicted.predictor().device
     lines = [
@@ -85,5 +88,10 @@ def show_estimate(
         f"{sum(stage.files for stage in stages):,} files.",
         f"{gpu_h:.3g} GPU hours." if device == "cuda" else "No GPU here: how long one would take is not known.",
     ]
+    if bounds:
+        lines.append(
+            f"{AT_MOST}: at most; {' and '.join(bounds)} depend on objects that are not found yet, and are not counted "
+            "in these sums."
+        )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)

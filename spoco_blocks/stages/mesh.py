@@ -22,12 +22,12 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.ledger import Records, Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
-from spoco_blocks.grid import Block, BlockGrid, Box, Triple, triple
+from spoco_blocks.grid import Block, Box, Triple, triple
 from spoco_blocks.kernels.surface import object_boxes, surface
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import digest
+from spoco_blocks.settings.optional_jobs import MeshJob
 from spoco_blocks.settings.sections import Source
-from spoco_blocks.settings.shape_jobs import MeshJob
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.precomputed import check_level, choose_level, forget_others, level_factors, position_nm
 from spoco_blocks.stages.sources import open_source
@@ -137,9 +137,7 @@ def run_mesh(job: MeshJob, layout: Layout, execution: Execution) -> Manifest:
     objects = pq.read_table(results.objects, columns=["id", "voxels", "volume_um3", "surface_um2"])
     objects = objects.filter(np.greater_equal(objects["voxels"].to_numpy(), settings.min_voxels))
     level = choose_level(plan, objects) if settings.level is None else settings.level
-    segments = Source(uri=str(results.segments), level=level)
-    meta = open_source(segments).meta
-    grid = BlockGrid(meta.shape, triple(min(s, e) for s, e in zip(meta.shard_shape, meta.shape, strict=True)))
+    segments, grid = Source(uri=results.segments, level=level), plan.level_grid(level)
     blocks = Blocks(grid, results.ledger("mesh"), watch.identity)
     forget_others(results.meshes, blocks)
     factor = level_factors(plan)[level]

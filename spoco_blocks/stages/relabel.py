@@ -1,4 +1,4 @@
-"""Stages `relabel` and `pyramid`: the final segmentation as an OME-Zarr label image."""
+"""Stage `relabel`: the final segmentation at full resolution, in a store of its own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
-from spoco_blocks.engine.ledger import Records, Tables
+from spoco_blocks.engine.ledger import Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
-from spoco_blocks.grid import Block, BlockGrid, Box, Triple, triple
-from spoco_blocks.kernels.downsample import downsample_mode
+from spoco_blocks.grid import Block, BlockGrid
 from spoco_blocks.kernels.gaps import number_gaps
 from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.settings.jobs import SegmentationJob, digest
@@ -81,32 +80,6 @@ class RelabelBlock:
         return block.inner.size * (RELABEL_BYTES + GAP_BYTES * self.holes)
 
 
-@dataclass(frozen=True)
-class CoarsenBlock:
-    """Fill a block of one pyramid level from the level below by the most frequent label."""
-
-    fine: Source
-    coarse: Source
-    factor: Triple
-
-    def __call__(self, block: Block) -> Tables:
-        """Downsample one block."""
-        fine, coarse = open_source(self.fine), open_source(self.coarse)
-        start = triple(a * f for a, f in zip(block.inner.start, self.factor, strict=True))
-        stop = triple(b * f for b, f in zip(block.inner.stop, self.factor, strict=True))
-        labels = fine.read(Box(start, stop).intersection(Box.of_shape(fine.meta.shape)))
-        coarse.write(block.inner, downsample_mode(labels, self.factor))
-        return {}
-
-    def warm(self) -> None:
-        """Downsample one window."""
-        downsample_mode(np.zeros(self.factor, open_source(self.fine).meta.dtype), self.factor)
-
-    def memory_bytes(self, block: Block) -> int:
-        """Fine and coarse labels."""
-        return block.inner.size * 4 * (2 + int(np.prod(self.factor)))
-
-
 def run_relabel(job: SegmentationJob, layout: Layout, execution: Execution, shard: int, shards: int) -> Manifest:
     """Write one shard of the segmentation at full resolution."""
     results = layout.segmentation(job.segmentation)
@@ -127,24 +100,3 @@ def run_relabel(job: SegmentationJob, layout: Layout, execution: Execution, shar
     summary = run(task, blocks, execution)
     result = {"job": job.model_dump(mode="json"), "records": blocks.record_identity, **summary.__dict__}
     return watch.finish(results.manifest("relabel", shard), result)
-
-
-def run_pyramid(job: SegmentationJob, layout: Layout, execution: Execution) -> Manifest:
-    """Write the coarser levels, each from the one below."""
-    results = layout.segmentation(job.segmentation)
-    plan = Plan.read(Manifest.read(results.manifest("plan")))
-    relabelled = Manifest.read(results.manifest("relabel", 0))
-    Records(results.ledger("relabel"), relabelled.result["records"], len(plan.cluster_grid))  # refuses missing blocks
-    inputs = {"relabel": relabelled.digest}
-    watch = Stopwatch("pyramid", digest("pyramid", VERSION, job.model_dump(mode="json"), inputs), inputs)
-    blocks_done, work_s = 0, 0.0
-    for level, factor in enumerate(plan.factors, 1):
-        fine = Source(uri=results.segments, level=level - 1)
-        coarse = Source(uri=results.segments, level=level)
-        meta = open_source(coarse).meta
-        grid = BlockGrid(meta.shape, triple(min(s, e) for s, e in zip(meta.shard_shape, meta.shape, strict=True)))
-        blocks = Blocks(grid, results.ledger("pyramid") / f"level-{level}", watch.identity)
-        summary = run(CoarsenBlock(fine, coarse, factor), blocks, execution)
-        blocks_done, work_s = blocks_done + summary.computed + summary.reused, work_s + summary.work_s
-    result = {"job": job.model_dump(mode="json"), "levels": plan.levels, "computed": blocks_done, "work_s": work_s}
-    return watch.finish(results.manifest("pyramid"), result)

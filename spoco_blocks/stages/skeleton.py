@@ -23,12 +23,12 @@ from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.ledger import Records, Tables
 from spoco_blocks.engine.manifest import Manifest, Stopwatch
 from spoco_blocks.engine.runner import Blocks, run
-from spoco_blocks.grid import Block, BlockGrid, Box, Triple, triple
+from spoco_blocks.grid import Block, Box, Triple, triple
 from spoco_blocks.kernels.skeleton import skeleton
 from spoco_blocks.settings.base import LengthsNm
 from spoco_blocks.settings.jobs import digest
+from spoco_blocks.settings.optional_jobs import SkeletonJob
 from spoco_blocks.settings.sections import Source
-from spoco_blocks.settings.shape_jobs import SkeletonJob
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.precomputed import (
     check_level,
@@ -199,11 +199,10 @@ def run_skeleton(job: SkeletonJob, layout: Layout, execution: Execution) -> Mani
     table = pq.read_table(results.objects, columns=COLUMNS)
     table = table.filter(np.greater_equal(table["voxels"].to_numpy(), settings.min_voxels))
     level = choose_level(plan, table) if settings.level is None else settings.level
-    factor, segments = level_factors(plan)[level], Source(uri=str(results.segments), level=level)
+    factor, segments = level_factors(plan)[level], Source(uri=results.segments, level=level)
     objects = Objects.of_table(table, factor)
     fits = objects.box_voxels <= settings.max_box_voxels
-    meta = open_source(segments).meta
-    grid = BlockGrid(meta.shape, triple(min(s, e) for s, e in zip(meta.shard_shape, meta.shape, strict=True)))
+    grid = plan.level_grid(level)
     blocks = Blocks(grid, results.ledger("skeleton"), watch.identity)
     forget_others(results.skeletons, blocks)
     edge_nm = max(size * window for size, window in zip(plan.voxel_size_nm, factor, strict=True))

@@ -18,6 +18,7 @@ from spoco_blocks.volumes.instances import read_instances
 from spoco_blocks.volumes.joined import JoinedLabels
 from spoco_blocks.volumes.layout import voxel_size_of
 from spoco_blocks.volumes.object_store import is_remote, remove_tree, stored_bytes
+from spoco_blocks.volumes.ome_zarr import Pyramid, find_pyramid
 from spoco_blocks.volumes.ome_zarr_create import create_ome_zarr
 from spoco_blocks.volumes.protocol import Volume, VolumeMeta
 from spoco_blocks.volumes.zarr_array import choose_chunks, compressed_bytes, create_zarr
@@ -28,12 +29,14 @@ __all__ = [
     "Downscaled",
     "Format",
     "JoinedLabels",
+    "Pyramid",
     "Volume",
     "VolumeMeta",
     "choose_chunks",
     "compressed_bytes",
     "create_ome_zarr",
     "create_zarr",
+    "find_pyramid",
     "is_remote",
     "is_stored",
     "open_volume",

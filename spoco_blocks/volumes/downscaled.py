@@ -81,10 +81,7 @@ class Downscaled:
     def _coarse(self, stored: Box) -> Voxels:
         if self.ids:
             return downsample_mode(read_ids(self.source, stored), self.factor)
-        voxels = self.source.read(stored)
-        if self.source.meta.channels is None:
-            return downsample_mean(voxels, self.factor)
-        return np.stack([downsample_mean(channel, self.factor) for channel in voxels])
+        return downsample_mean(self.source.read(stored), self.factor)
 
     def write(self, box: Box, voxels: Voxels) -> None:
         """Refuse.

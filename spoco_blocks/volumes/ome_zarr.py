@@ -43,6 +43,8 @@ class Pyramid:
         Array of each level, below the group.
     scales : tuple of (tuple of float)
         Extent of a voxel in units of each axis, for each level; empty where a level states none.
+    version : str or None
+        Version of the metadata, as it says.
     """
 
     group_uri: str
@@ -50,6 +52,7 @@ class Pyramid:
     nm_per_unit: tuple[float | None, ...]
     paths: tuple[str, ...]
     scales: tuple[tuple[float, ...], ...]
+    version: str | None
 
     def uri(self, level: int) -> str:
         """Where the array of a level is."""
@@ -88,6 +91,22 @@ def detects(uri: str) -> bool:
     if isinstance(node, zarr.Group):
         return "multiscales" in ome_attributes(node) or "labels" in ome_attributes(node)
     return node is not None and _level_of_array(uri) is not None
+
+
+def find_pyramid(uri: str) -> tuple[Pyramid, int] | None:
+    """Describe the image that a URI names, and say which level; None where there is no OME-Zarr image.
+
+    The URI of an image group names level 0, that of an array in it another one.
+
+    Raises
+    ------
+    VolumeError
+        When the metadata cannot be read as that of an image.
+    """
+    node = open_node(uri)
+    if isinstance(node, zarr.Group) and ome_attributes(node).get("multiscales"):
+        return _pyramid(uri), 0
+    return _level_of_array(uri)
 
 
 def ome_attributes(group: Any) -> dict[str, Any]:
@@ -178,6 +197,7 @@ def _pyramid(group_uri: str) -> Pyramid:
             units,
             tuple(dataset["path"] for dataset in image["datasets"]),
             tuple(tuple(a * b for a, b in zip(scale, common, strict=True)) if scale else () for scale in levels),
+            attributes.get("version", image.get("version")),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise VolumeError(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
+import numpy as np
 import zarr
 from numpy.typing import DTypeLike
 
@@ -36,6 +37,7 @@ def create_ome_zarr(
     name: str,
     version: Version = "0.5",
     channels: int | None = None,
+    windows: Sequence[tuple[float, float]] = (),
     overwrite: bool = False,
 ) -> list[ZarrVolume]:
     """Create an OME-Zarr image with empty levels.
@@ -71,6 +73,8 @@ def create_ome_zarr(
         "0.5" (Zarr format 3, may be sharded) or "0.4" (Zarr format 2).
     channels : int, optional
         Number of channels; one channel is stored and presented without a channel axis.
+    windows : sequence of (float, float)
+        Intensities that viewers show as black and as white, for each channel; none leaves it to them.
     overwrite : bool
         Whether to replace what is there.
 
@@ -108,6 +112,8 @@ def create_ome_zarr(
     attributes: dict[str, Any] = {
         "multiscales": [_multiscale(name, cumulative, voxel_size_nm, (channels or 1) > 1, is_label)]
     }
+    if windows:
+        attributes["omero"] = {"channels": [_channel(dtype, *window) for window in windows]}
     if is_label:
         attributes["image-label"] = {"source": {"image": "../../"}} if labels else {}
     _describe(uri, attributes, version)
@@ -144,6 +150,13 @@ def _multiscale(
         "datasets": datasets,
         "type": "mode" if is_label else "mean",
     }
+
+
+def _channel(dtype: DTypeLike, black: float, white: float) -> dict[str, Any]:
+    kind = np.dtype(dtype)
+    least, most = (np.iinfo(kind).min, np.iinfo(kind).max) if kind.kind in "iu" else (black, white)
+    window = {"min": float(least), "max": float(most), "start": float(black), "end": float(white)}
+    return {"color": "FFFFFF", "active": True, "window": window}
 
 
 def _describe(uri: str, attributes: dict[str, Any], version: Version) -> None:

@@ -70,6 +70,20 @@ def test_too_much_memory_is_refused_before_any_work(tmp_path, blocks):
     assert (summary.computed, summary.peak_memory_projected_mb) == (12, PROCESS_MB + 101)
 
 
+class PerVoxel(Note):
+    """Takes a MiB for each voxel."""
+
+    def memory_bytes(self, block):
+        return block.outer.size * 2**20
+
+
+@pytest.mark.parametrize(("extent", "voxels"), [(8, 8), (10, 9), (16, 9), (18, 10)])
+def test_memory_is_that_of_the_largest_block(tmp_path, extent, voxels):
+    """Along an axis of 8-voxel blocks with a halo of 1: one, a whole one beside a thin one, two, three."""
+    blocks = Blocks(BlockGrid((extent, 1, 1), (8, 1, 1), (1, 0, 0)), tmp_path / "ledger", "identity")
+    assert run(PerVoxel(tmp_path), blocks, Execution()).peak_memory_projected_mb == PROCESS_MB + voxels + 1
+
+
 def test_processes_need_memory_of_their_own(tmp_path, blocks):
     summary = run(Note(tmp_path, megabytes=100), blocks, Execution("dask", 2, memory_mb=4 * PROCESS_MB))
     assert summary.peak_memory_projected_mb == PROCESS_MB + 2 * (PROCESS_MB + 101)

@@ -41,7 +41,8 @@ class Segmenting:
     def job(self, stage: str) -> Section:
         tree = copy.deepcopy(self.tree)
         blocks = {"shape_voxels": [10, 12, 12], "halo_voxels": 4}
-        tree["segmentations"] = {self.name: tree["segmentations"]["balls"] | {"blocks": blocks}}
+        (section,) = tree["segmentations"].values()
+        tree["segmentations"] = {self.name: section | {"blocks": blocks}}
         return jobs.segmentation_job(parse_settings(tree), stage, self.name)
 
     def command(self, stage: str, *arguments: str) -> list[str]:
@@ -76,9 +77,9 @@ class Segmenting:
 
     def done(self, stage: str) -> int:
         """Count the records of a stage."""
-        path = self.results.ledger(stage) / "shard-0.ledger"
-        if not path.exists():
-            return 0
+        return sum(self._done(path) for path in self.results.ledger(stage).rglob("shard-0.ledger"))
+
+    def _done(self, path: Path) -> int:
         with path.open("rb") as file:
             file.readline()
             return sum(frame.kind == DONE for frame in read_frames(file))

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from phantoms import store
-from pipeline import punch_holes
+from phantoms import balls, store
+from pipeline import punch_holes, run_stage
 from segmenting import Segmenting, digest, kill, workers_of
 
+from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.ledger import Records
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.grid import BlockGrid, Box
+from spoco_blocks.kernels.downsample import downsample_mean
+from spoco_blocks.stages.labels import run_labels
 from spoco_blocks.volumes import open_volume
 
 BLOCKS = 96
@@ -41,6 +44,11 @@ def undisturbed(trained, program_environment):
     run.run_from("plan")
     assert run.done("embed") == BLOCKS
     return run.digests()
+
+
+def _identity(run: Segmenting, stage: str) -> str:
+    ledger = run.results.ledger(stage) / "shard-0.ledger"
+    return re.search(rb'"identity": ?"([^"]+)"', ledger.read_bytes()).group(1).decode()
 
 
 @pytest.mark.parametrize("stage", ["embed", "cluster", "relabel"])
@@ -113,6 +121,35 @@ def test_exact_stitching_goes_on_after_kills(segmenting, trained):
         run.run_from("cluster" if name == "killed" else "calibrate")
         digests.append(run.digests() | {"seeds": digest(run.results.seeds)})
     assert digests[0] == digests[1]
+
+
+def test_a_killed_copy_of_the_raw_data_goes_on(segmenting, trained, tmp_path):
+    """Large enough for a coarser level; nothing that was copied is copied again."""
+    raw, _ = balls((40, 48, 192))
+    volumes = {"long": {"raw": {"uri": store(tmp_path / "raw.zarr", raw)}}}
+    section = trained.tree["segmentations"]["balls"] | {"volume": "long", "raw_pyramid": True}
+    run = segmenting("copied", volumes=trained.tree["volumes"] | volumes, segmentations={"s": section})
+    run_labels(run.job("plan").volume, trained.layout.volume("long"), Execution())
+    run.run_before("embed")
+    kept = 0
+    for _ in range(2):
+        kill(run.start("raw_pyramid"))
+        assert run.done("raw_pyramid") > kept
+        kept = run.done("raw_pyramid")
+    finished = Records(run.results.ledger("raw_pyramid") / "level-0", _identity(run, "raw_pyramid/level-0"), 0).finished
+    places = [BlockGrid(raw.shape, (10, 12, 12)).position(block) for block in finished]
+    files = [Path(run.results.raw_pyramid, "0/c", *map(str, place)) for place in places]
+    written = [path.stat().st_mtime_ns for path in files]
+    run_stage("raw_pyramid", run.job("raw_pyramid"), trained.layout)
+    manifest = Manifest.read(run.results.manifest("raw_pyramid")).result
+    assert kept < run.done("raw_pyramid") == manifest["computed"]
+    assert [path.stat().st_mtime_ns for path in files] == written != []
+    coarse = raw
+    for number in range(manifest["levels"]):
+        volume = open_volume(run.results.raw_pyramid, level=number)
+        np.testing.assert_array_equal(volume.read(Box.of_shape(volume.meta.shape)), coarse)
+        coarse = downsample_mean(coarse, (2, 2, 2))
+    assert manifest["levels"] == 3
 
 
 def test_a_torn_record_is_computed_again(segmenting, undisturbed):
@@ -209,9 +246,7 @@ def test_records_of_blocks_are_on_disk_only_after_their_voxels(segmenting, undis
     time.sleep(0.2)
     kill(process)
     reference = segmenting("undisturbed").results
-    ledger = run.results.ledger("embed") / "shard-0.ledger"
-    identity = re.search(rb'"identity": ?"([^"]+)"', ledger.read_bytes()).group(1).decode()
-    finished = Records(run.results.ledger("embed"), identity, 0).finished
+    finished = Records(run.results.ledger("embed"), _identity(run, "embed"), 0).finished
     assert finished
     store_now, store_then = open_volume(run.results.embeddings), open_volume(reference.embeddings)
     for block in finished:

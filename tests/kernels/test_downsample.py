@@ -95,3 +95,12 @@ def test_bad_shapes_are_refused(kernel, shape, factor):
 def test_mode_refuses_other_types_than_ids(dtype):
     with pytest.raises(GridError, match="unsigned"):
         downsample_mode(np.zeros((2, 2, 2), dtype), (2, 2, 2))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f2", "f4"])
+def test_channels_stay_apart(dtype):
+    array = (np.random.default_rng(0).random((3, 5, 7, 6)) * 200).astype(dtype)
+    result = downsample_mean(array, (2, 3, 1))
+    assert result.shape == (3, 3, 3, 6)
+    for channel, coarse in zip(array, result, strict=True):
+        np.testing.assert_array_equal(coarse, downsample_mean(channel, (2, 3, 1)))

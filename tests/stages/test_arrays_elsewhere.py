@@ -21,7 +21,7 @@ from spoco_blocks.stages.estimate import disk_used, run_estimate
 from spoco_blocks.stages.plan.stores import choose_place
 from spoco_blocks.stages.report import run_report
 from spoco_blocks.stages.stitch.restitch import Sweep, restitch
-from spoco_blocks.volumes import create_zarr, open_volume, remove_tree
+from spoco_blocks.volumes import create_zarr, find_pyramid, open_volume, remove_tree
 
 ARRAYS = ("embeddings", "foreground", "affinities", "fragments", "segments")
 KINDS = ("SlowDown", "dropped", 0.05, "lost", "InternalError", "cut")
@@ -52,8 +52,8 @@ def on_s3(trained, s3):
     return Trained(trained.layout, tree)
 
 
-def settings_of(trained: Trained, name: str):
-    section = trained.tree["segmentations"]["balls"]
+def settings_of(trained: Trained, name: str, **changes):
+    section = trained.tree["segmentations"]["balls"] | changes
     return parse_settings(trained.tree | {"segmentations": {name: section}})
 
 
@@ -126,6 +126,20 @@ def test_arrays_go_to_another_disk(trained, local, tmp_path):
     back = Trained(trained.layout, trained.tree).segment("other-disk")
     assert back.segments == f"{back.root}/segmentation.zarr"
     assert Manifest.read(back.manifest("embed", 0)).result["computed"] == 8
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_copy_of_raw_data_goes_there_too(on_s3, s3, version):
+    name = f"raw-{version[-1]}"
+    settings = settings_of(on_s3, name, raw_pyramid=True, ome_zarr_version=version)
+    with s3.failing(every(25)):
+        for stage in ("plan", "raw_pyramid"):
+            run_stage(stage, jobs.segmentation_job(settings, stage, name), on_s3.layout)
+    results = on_s3.layout.segmentation(name)
+    assert results.raw_pyramid == f"s3://phantoms/results/{name}/raw_pyramid.zarr"
+    assert find_pyramid(results.raw_pyramid)[0].version == version
+    np.testing.assert_array_equal(whole(results.raw_pyramid), whole(on_s3.tree["volumes"]["balls"]["raw"]["uri"]))
+    assert not list(results.root.rglob("*.zarr"))
 
 
 def test_a_place_belongs_to_one_results_folder(on_s3, remote, tmp_path):

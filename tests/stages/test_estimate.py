@@ -18,7 +18,8 @@ from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import ResourceError
 from spoco_blocks.grid import BlockGrid
 from spoco_blocks.settings import jobs, parse_settings
-from spoco_blocks.stages.estimate import StageEstimate, disk_used, outer_voxels, refuse, run_estimate, size_text
+from spoco_blocks.stages.estimate import disk_used, refuse, run_estimate, size_text
+from spoco_blocks.stages.estimate_stages import StageEstimate, outer_voxels
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.plan.run import run_plan
 from spoco_blocks.stages.report.costs import gather_costs

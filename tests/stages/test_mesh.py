@@ -16,7 +16,7 @@ from spoco_blocks.engine.ledger_folders import ledger_folders
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import VolumeError
 from spoco_blocks.kernels.downsample import downsample_mode
-from spoco_blocks.settings.shape_jobs import MeshJob
+from spoco_blocks.settings.optional_jobs import MeshJob
 from spoco_blocks.stages.mesh import run_mesh
 
 SIZE_NM = np.array([30.0, 20.0, 10.0])
@@ -121,7 +121,7 @@ import os, signal, sys
 from pathlib import Path
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
-from spoco_blocks.settings.shape_jobs import MeshJob
+from spoco_blocks.settings.optional_jobs import MeshJob
 from spoco_blocks.stages import mesh
 
 write, calls = mesh.write_fragment, []

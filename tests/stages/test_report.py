@@ -288,3 +288,13 @@ def test_validation_scores_are_explained_and_the_fine_print_stays_in_the_table(t
     assert "Mean IoU of annotated objects that training never saw" in page
     assert "Gradient norm down" not in page
     assert "<h3>Lost" not in page
+
+
+@pytest.mark.parametrize("raw", [(), ("my data/raw.zarr",)])
+def test_says_how_viewers_open_it(tmp_path, raw):
+    _, page = written(tmp_path, content(stores=(*raw, "results/segmentation.zarr")))
+    text = " ".join(" ".join(page.text).split())
+    names = ["'my data/raw.zarr'"] * bool(raw) + ["results/segmentation.zarr"]
+    assert " ".join(["napari --plugin napari-ome-zarr", *names, "in the folder"]) in text
+    assert ("raw_pyramid: true" in text) == (not raw)
+    assert "napari" not in written(tmp_path, content())[0]

@@ -121,3 +121,21 @@ def test_says_where_blocks_show(tmp_path):
         assert words in text
     nothing = seams | {"cut_at_seams": None, "sections_at_seams": 0, "worst": []}
     assert "Seams" not in " ".join(written(tmp_path, content(seams=nothing))[1].text)
+
+
+def test_names_the_raw_data_that_viewers_open(tmp_path):
+    layout, job = results_folder(tmp_path), report_job(tmp_path)
+    results = layout.segmentation("cells")
+    assert gather(layout, job).stores == (results.segments,)
+    Manifest("plan", "now").write(results.manifest("plan"))
+    # One that was made of another plan may show another volume.
+    for made_of, stores in (("now", ("copy.zarr", results.segments)), ("before", (results.segments,))):
+        Manifest("raw_pyramid", "r", {"plan": made_of}, {"uri": "copy.zarr"}).write(results.manifest("raw_pyramid"))
+        assert gather(layout, job).stores == stores
+    raw = str(tmp_path / "levels.zarr")
+    create_ome_zarr(
+        raw, shape=(16, 48, 48), dtype="uint8", chunk_shape=(16, 16, 16), shard_shape=None, levels=2,
+        factors=[(2, 2, 2)], voxel_size_nm=(100.0, 100.0, 100.0), is_label=False, name="raw",
+    )  # fmt: skip
+    volume = job.volume.model_copy(update={"raw": Source(uri=raw)})
+    assert gather(layout, job.model_copy(update={"volume": volume})).stores == (raw, results.segments)

@@ -20,7 +20,7 @@ from spoco_blocks.engine.ledger import Ledger
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import SettingsError, VolumeError
 from spoco_blocks.kernels.skeleton import skeleton
-from spoco_blocks.settings.shape_jobs import SkeletonJob
+from spoco_blocks.settings.optional_jobs import SkeletonJob
 from spoco_blocks.stages import skeleton as stage
 from spoco_blocks.stages.skeleton import run_skeleton
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 
+import h5py
 import numpy as np
 import ome_zarr_models
 import pytest
@@ -12,7 +13,7 @@ from ome_zarr_models.v05.image_label import ImageLabel as ImageLabel05
 
 from spoco_blocks.errors import VolumeError, VolumeNotFoundError
 from spoco_blocks.grid import Box
-from spoco_blocks.volumes import create_ome_zarr, open_volume
+from spoco_blocks.volumes import create_ome_zarr, find_pyramid, open_volume
 
 SHAPE = (9, 30, 33)
 FACTORS = [(1, 2, 2), (2, 2, 2)]
@@ -249,3 +250,18 @@ def test_a_model_of_the_specification_made_elsewhere_opens(tmp_path):
     copy = Image05.from_zarr(zarr.open_group(tmp_path / "x.zarr", mode="r"))
     copy.to_zarr(zarr.storage.LocalStore(tmp_path / "copy.zarr"), path="")
     assert open_volume(tmp_path / "copy.zarr", level=2).meta.voxel_size_nm == pytest.approx(SIZES[2])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_image_of_a_uri_is_found(tmp_path, version):
+    create(tmp_path / "x.zarr", version)
+    for name, level in (("x.zarr", 0), ("x.zarr/0", 0), ("x.zarr/2", 2)):
+        pyramid, found = find_pyramid(str(tmp_path / name))
+        assert (found, len(pyramid.paths), pyramid.version) == (level, 3, version)
+        assert pyramid.group_uri == str(tmp_path / "x.zarr")
+        assert pyramid.voxel_size_nm(found) == pytest.approx(SIZES[level])
+    zarr.create_array(tmp_path / "plain.zarr", shape=(3, 3, 3), dtype="u1")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["raw"] = noise((3, 3, 3))
+    for name in ("plain.zarr", "nothing.zarr", "x.zarr/nothing", "x.h5/raw"):
+        assert find_pyramid(str(tmp_path / name)) is None

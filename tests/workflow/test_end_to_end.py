@@ -101,12 +101,18 @@ def test_from_labels_to_report_and_again(snakemake, configured, tmp_path):
 
     configured["segmentations"]["balls"] |= {"meshes": {"min_voxels": 100}, "skeletons": {"min_voxels": 100}}
     config = write_configuration(tmp_path, configured)
-    assert rules_to_run(snakemake(config, "--dry-run").stdout) == {"mesh", "skeleton"}
+    assert rules_to_run(snakemake(config, "--dry-run").stdout) == {"mesh", "skeleton", "estimate", "report"}
+    configured["segmentations"]["balls"]["raw_pyramid"] = True
+    config = write_configuration(tmp_path, configured)
+    expected = {"mesh", "skeleton", "estimate", "raw_pyramid", "report"}
+    assert rules_to_run(snakemake(config, "--dry-run").stdout) == expected
     snakemake(config)
     large = [n for n, voxels in zip(objects["id"], objects["voxels"], strict=True) if voxels >= 100]
     assert ids_in(results / "meshes") == large
     assert all(is_watertight(corners(results / "meshes", number)) for number in large)
     assert {path.name for path in (results / "skeletons").iterdir()} == {"info", *map(str, large)}
+    assert digest(results / "raw_pyramid.zarr") == digest(tmp_path / "raw.zarr")
+    assert "raw_pyramid.zarr" in (results / "report.html").read_text()
 
 
 def test_kill_in_the_middle_loses_only_the_block_in_flight(snakemake, trained, tmp_path, program_environment):

@@ -94,6 +94,12 @@ def shapes():
     ]
 
 
+def raw_pyramid(wildcards):
+    """What viewers open beside the segmentation, where it is asked for."""
+    wanted = SETTINGS.segmentations[wildcards.segmentation].raw_pyramid
+    return [f"{SEGMENTATION}/raw_pyramid.json"] if wanted else []
+
+
 def streams(wildcards):
     return SETTINGS.segmentations[wildcards.segmentation].embeddings == "stream"
 

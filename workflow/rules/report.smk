@@ -5,6 +5,7 @@ rule report:
         f"{SEGMENTATION}/scores.json",
         f"{SEGMENTATION}/estimate.json",
         f"{SEGMENTATION}/recut.json",
+        raw_pyramid,
     output:
         f"{SEGMENTATION}/report.html",
     log:

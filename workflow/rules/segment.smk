@@ -203,6 +203,29 @@ rule recut:
         " --executor {resources.executor} 2>> {log}"
 
 
+# Only for segmentations that ask for it. Nothing that is found in the volume changes it.
+rule raw_pyramid:
+    input:
+        f"{SEGMENTATION}/plan.json",
+    output:
+        f"{SEGMENTATION}/raw_pyramid.json",
+    log:
+        "logs/{segmentation}/raw_pyramid.log",
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        executor=LIGHT_EXECUTOR,
+        mem_mb=memory_of("raw_pyramid", otherwise=4000),
+        runtime=minutes_of("raw_pyramid", otherwise=240),
+    params:
+        results=results_folder,
+        job=stage_job("raw_pyramid"),
+    shell:
+        "spoco-blocks raw_pyramid {params.job:q} --results {params.results} --workers {threads} --memory-mb {resources.mem_mb}"
+        " --executor {resources.executor} 2>> {log}"
+
+
 # Only for segmentations that ask for it. Finding surfaces holds the interpreter's lock: processes, not threads.
 rule mesh:
     input:

@@ -100,6 +100,13 @@ class Plan:
         """Regions in which modes are sought; one voxel of halo for the gradient."""
         return BlockGrid(self.shape, self.region_shape, triple((0 if self.planar else 1, 1, 1)))
 
+    def level_grid(self, level: int) -> BlockGrid:
+        """Blocks of a level of the pyramid, in its voxels: as large as those of level 0, where the level is."""
+        shape = self.shape
+        for factor in self.factors[:level]:
+            shape = triple(-(-s // f) for s, f in zip(shape, factor, strict=True))
+        return BlockGrid(shape, triple(min(b, s) for b, s in zip(self.block_shape, shape, strict=True)))
+
     def method(self, chosen: Method | None) -> Method:
         """Give the clustering method: the chosen one, or the model's."""
         method = METHODS[self.clustering_kind]() if chosen is None else chosen

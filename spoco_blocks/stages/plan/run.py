@@ -32,7 +32,7 @@ def run_plan(job: PlanJob, layout: Layout, content: str = "") -> Manifest:
     """
     plan, watch = prepare(job, layout, content)
     results = choose_place(layout.segmentation(job.segmentation), job.arrays)
-    create_stores(plan, results)
+    create_stores(plan, results, job.ome_zarr_version)
     result = {"job": job.model_dump(mode="json"), "plan": plan.describe(), "blocks": len(plan.cluster_grid)}
     return watch.finish(results.manifest("plan"), result)
 
@@ -47,7 +47,9 @@ def prepare(job: PlanJob, layout: Layout, content: str = "") -> tuple[Plan, Stop
         inputs["other_weights"] = weights_digest(checkpoint, ema=job.weights == "f")
     use = [getattr(checkpoint, name) for name in (*SAID_BY_THE_MODEL, "coordinate_scale_nm")]
     made = {"network": asdict(checkpoint.plan), "use": use}
-    identity = digest("plan", VERSION, job.model_dump(mode="json"), inputs, made, content)
+    # What the segmentation is stored as changes nothing before it: its store is made anew, the others are kept.
+    cut = job.model_dump(mode="json", exclude={"ome_zarr_version"})
+    identity = digest("plan", VERSION, cut, inputs, made, content)
     watch = Stopwatch("plan", identity, inputs)
     check_fits(checkpoint, labels.result, path)
     plan = make_plan(job, labels.result, checkpoint, path)

@@ -16,6 +16,7 @@ from spoco_blocks.grid import BlockGrid, Box, triple
 from spoco_blocks.kernels.downsample import downsample_mode
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import Output, quantised
+from spoco_blocks.stages.plan.optional_samples import Cost, Options, labels_cost, raw_cost
 from spoco_blocks.stages.plan.planned import Plan
 from spoco_blocks.volumes import compressed_bytes
 
@@ -38,6 +39,13 @@ class Costs:
         Seconds to compress a voxel's output.
     output_bytes, labels_bytes : float
         Compressed bytes for a voxel: of embeddings, foreground and affinities; of fragments or segments.
+    gaps_s : float
+        Seconds to number the background of a voxel.
+    copy_s, mean_s, raw_bytes : float
+        Seconds to copy a voxel of raw data and to downsample it, and its compressed bytes.
+    mesh_s, mesh_bytes, mesh_pieces, skeleton_s, skeleton_bytes, skeleton_pieces : float
+        Seconds, bytes and pieces of objects for a voxel of full resolution, each at most. These are 0, like the ones
+        before, where nobody asks for such things.
     """
 
     drawn: int
@@ -50,6 +58,16 @@ class Costs:
     store_s: float
     output_bytes: float
     labels_bytes: float
+    gaps_s: float = 0.0
+    copy_s: float = 0.0
+    mean_s: float = 0.0
+    raw_bytes: float = 0.0
+    mesh_s: float = 0.0
+    mesh_bytes: float = 0.0
+    mesh_pieces: float = 0.0
+    skeleton_s: float = 0.0
+    skeleton_bytes: float = 0.0
+    skeleton_pieces: float = 0.0
 
 
 def sample_boxes(plan: Plan, grid: BlockGrid) -> list[Box]:
@@ -79,23 +97,30 @@ def largest_values(plan: Plan) -> NDArray[np.float64]:
     return found if found.any() else np.ones_like(found)
 
 
-def measure_costs(plan: Plan, method: Method, threshold: float | None) -> Costs:
+def measure_costs(plan: Plan, method: Method, threshold: float | None, options: Options) -> Costs:
     """Predict and cluster samples; nothing is written.
 
     Notes
     -----
-    Of the samples the median counts: the first may have to compile or load what the others find.
+    Of the samples the median counts: the first may have to compile or load what the others find. Raw data are copied
+    where there is nothing to segment as well.
     """
-    taken: list[dict[str, float]] = []
+    taken: list[Cost] = []
+    copied: list[Cost] = []
     drawn = empty = 0
     for box, output, seconds in _outputs(plan, plan.cluster_grid):
         drawn += 1
+        if options.raw_pyramid:
+            copied.append(raw_cost(plan, box))
         if output.empty:
             empty += 1
             continue
-        taken.append({"predict_s": seconds / plan.predicted.seen(box).size, **_cost(plan, method, threshold, output)})
+        found = {"predict_s": seconds / plan.predicted.seen(box).size}
+        taken.append(found | _cost(plan, method, threshold, output, options))
     names = [name for name in Costs.__dataclass_fields__ if name not in ("drawn", "empty")]
-    medians = {name: statistics.median(t[name] for t in taken) if taken else 0.0 for name in names}
+    medians = dict.fromkeys(names, 0.0)
+    for samples in filter(None, (taken, copied)):
+        medians |= {name: statistics.median(sample[name] for sample in samples) for name in samples[0]}
     return Costs(drawn, empty, **medians)
 
 
@@ -112,7 +137,7 @@ def _outputs(plan: Plan, grid: BlockGrid) -> Iterator[tuple[Box, Output, float]]
             return
 
 
-def _cost(plan: Plan, method: Method, threshold: float | None, output: Output) -> dict[str, float]:
+def _cost(plan: Plan, method: Method, threshold: float | None, output: Output, options: Options) -> Cost:
     source = Embedded(plan.predicted, plan.threshold(threshold), plan.coordinate_scale)
     clock = _Clock(output.foreground.size)
     embeddings, foreground = source.understand(output)
@@ -138,7 +163,7 @@ def _cost(plan: Plan, method: Method, threshold: float | None, output: Output) -
     downsample_mode(labels, (1, 2, 2))
     return {
         "cluster_s": cluster_s, "seek_s": seek_s, "store_s": store_s, "relabel_s": relabel_s, "coarsen_s": clock.lap(),
-        "output_bytes": output_bytes, "labels_bytes": labels_bytes,
+        "output_bytes": output_bytes, "labels_bytes": labels_bytes, **labels_cost(plan, labels, options),
     }  # fmt: skip
 
 

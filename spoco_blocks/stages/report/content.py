@@ -111,6 +111,8 @@ class StageCost:
     processors, memory_mb : tuple of (number or None, number or None)
         Asked for and used by a job, in the attempts of all shards: processors on average; memory of all processes, and
         of the largest one, in MiB.
+    bound : bool
+        Whether work and bytes were only known to be at most so much.
     """
 
     name: str
@@ -119,6 +121,7 @@ class StageCost:
     disk_bytes: tuple[int, int | None]
     processors: tuple[float | None, float | None] = (None, None)
     memory_mb: tuple[int | None, int | None] = (None, None)
+    bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ class ReportContent:
         What the reader must know before trusting the result.
     finished : str
         When the result was complete, in UTC.
+    stores : tuple of str
+        OME-Zarr images that viewers open together: the segmentation, after the raw data where these are one.
     """
 
     segmentation: str
@@ -188,6 +193,7 @@ class ReportContent:
     recut: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     finished: str = ""
+    stores: tuple[str, ...] = ()
 
     @property
     def flat(self) -> bool:

@@ -11,7 +11,7 @@ from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import LedgerError
 from spoco_blocks.stages.estimate import disk_used, size_text
 from spoco_blocks.stages.report.content import StageCost
-from spoco_blocks.stages.report.wording import STAGES, duration
+from spoco_blocks.stages.report.wording import AT_MOST, STAGES, duration
 
 
 def gather_costs(layout: Layout, segmentation: str, ran: Mapping[str, Sequence[Manifest]]) -> list[StageCost]:
@@ -37,6 +37,7 @@ def gather_costs(layout: Layout, segmentation: str, ran: Mapping[str, Sequence[M
                 disk_bytes=(stage["disk_bytes"], used.get(stage["stage"]) if known else None),
                 processors=processors,
                 memory_mb=memory_mb,
+                bound=stage.get("bound", False),
             )
         )
     return costs
@@ -49,8 +50,8 @@ def cost_rows(costs: Sequence[StageCost]) -> list[dict[str, Any]]:
             "name": STAGES.get(cost.name, cost.name),
             "cells": [
                 *_pair(cost.blocks, lambda number: f"{number:,}"),
-                *_pair(cost.work_s, duration),
-                *_pair(cost.disk_bytes, size_text),
+                *_pair(cost.work_s, duration, bound=cost.bound),
+                *_pair(cost.disk_bytes, size_text, bound=cost.bound),
                 *_pair(cost.processors, lambda number: f"{number:.3g}"),
                 *_pair(cost.memory_mb, lambda number: size_text(number * 2**20)),
             ],
@@ -59,9 +60,9 @@ def cost_rows(costs: Sequence[StageCost]) -> list[dict[str, Any]]:
     ]
 
 
-def _pair(values: tuple[Any, Any], text: Any) -> tuple[str, str]:
+def _pair(values: tuple[Any, Any], text: Any, *, bound: bool = False) -> tuple[str, str]:
     planned, used = ("n/a" if value is None else text(value) for value in values)
-    return planned, used
+    return f"{AT_MOST} {planned}" if bound else planned, used
 
 
 def _asked_and_used(found: Sequence[Usage]) -> tuple[tuple[float | None, float | None], tuple[int | None, int | None]]:

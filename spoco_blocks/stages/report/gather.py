@@ -18,6 +18,7 @@ from spoco_blocks.errors import VolumeError, VolumeNotFoundError
 from spoco_blocks.grid import Box, triple
 from spoco_blocks.settings.jobs import ReportJob
 from spoco_blocks.settings.sections import Source
+from spoco_blocks.stages.raw_pyramid import own_pyramid
 from spoco_blocks.stages.report.content import ObjectTable, Picture, ReportContent, StageTime
 from spoco_blocks.stages.report.costs import gather_costs
 from spoco_blocks.stages.report.images import embedding_rgb
@@ -64,6 +65,7 @@ def gather(layout: Layout, job: ReportJob) -> ReportContent:
         recut=ran["recut"][0].result if "recut" in ran else None,
         notes=[*dict.fromkeys(note for manifest in every for note in _warnings(manifest)), *notes],
         finished=newest.finished if newest else "",
+        stores=(*_raw_store(ran, job, raw), results.segments),
     )
 
 
@@ -84,6 +86,16 @@ def _manifests(layout: Layout, job: ReportJob) -> Ran:
             # an earlier run with more shards leaves manifests behind, which have another digest
             ran[stage] = [manifest for manifest in found if manifest.digest == found[0].digest]
     return ran
+
+
+def _raw_store(ran: Ran, job: ReportJob, raw: Volume) -> list[str]:
+    """Where viewers find the raw data with levels: in a copy of the volume as it is planned now, or where they are."""
+    copied, planned = (ran[stage][0] if stage in ran else None for stage in ("raw_pyramid", "plan"))
+    if copied is not None and planned is not None and copied.inputs["plan"] == planned.digest:
+        return [copied.result["uri"]]
+    size = raw.meta.voxel_size_nm
+    own = None if size is None else own_pyramid(job.volume.raw, size)
+    return [] if own is None else [own]
 
 
 def _time(stage: str, manifests: list[Manifest]) -> StageTime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,7 @@ def render(content: ReportContent) -> str:
         facts=_facts(content),
         tiles=_tiles(content),
         viewer=viewer(content),
+        napari=shlex.join(["napari", "--plugin", "napari-ome-zarr", *content.stores]),
         scores=_scores(content),
         sizes=_sizes(content),
         largest=_largest(content),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from spoco_blocks.stages.report.content import ReportContent
 
 TIMES = " \N{MULTIPLICATION SIGN} "
+AT_MOST = "\N{LESS-THAN OR EQUAL TO}"
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,9 @@ STAGES = {
     "relabel": "Write segments",
     "pyramid": "Build the pyramid",
     "recut": "Cluster across seams",
+    "raw_pyramid": "Copy the raw data",
+    "mesh": "Mesh the objects",
+    "skeleton": "Find centre lines",
     "evaluate": "Score",
 }
 
