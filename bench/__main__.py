@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.frame import publish
 
-INFRASTRUCTURE = {"__init__", "__main__", "frame", "memory", "peers", "phantoms", "shapes", "workflow"}
+INFRASTRUCTURE = {"__init__", "__main__", "frame", "memory", "peers", "phantoms", "shapes", "ways", "workflow"}
 
 
 def names() -> list[str]:

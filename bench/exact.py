@@ -1,19 +1,32 @@
-"""Exact stitching of embeddings that are given: all passes on stores of their own, for any blocks."""
+"""Exact stitching of embeddings that are given, in blocks of several shapes and of a shifted grid: is it the same?"""
 
 from __future__ import annotations
 
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
+from sklearn.metrics import adjusted_rand_score
 
-from bench.phantoms import Phantom
+from bench.frame import Claim, Report, Row
+from bench.phantoms import Phantom, make
+from bench.real_embeddings import CONFIGURATIONS, FOLDER, read_case
+from bench.stitch import cut
+from bench.ways import Cut, ours
+from bench.workflow import ROOT, missing_files
 from spoco_blocks.clustering import Context, Modes
 from spoco_blocks.clustering.exact import exact_halo
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.ledger import Records
-from spoco_blocks.engine.runner import Blocks, run
-from spoco_blocks.grid import BlockGrid, Box, Triple
+from spoco_blocks.engine.runner import Blocks
+from spoco_blocks.engine.runner import run as run_blocks
+from spoco_blocks.grid import Block, BlockGrid, Box, Triple, triple
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.embedded import Embedded
@@ -26,6 +39,40 @@ from spoco_blocks.stages.stitch.decision import decide, number_segments
 from spoco_blocks.stages.stitch.tables import load_edges, load_fragments
 from spoco_blocks.stages.stitch.whole import join_blocks
 from spoco_blocks.volumes import create_zarr, open_volume
+
+# Blocks that divide the volume, that do not, that are flat, and columns.
+SHAPES = ((64, 64, 64), (40, 56, 72), (24, 96, 96), (128, 32, 48))
+SHIFTED = (64, 64, 64)
+
+
+@dataclass(frozen=True)
+class ShiftedGrid(BlockGrid):
+    """Blocks of which the first along each axis is half as long, so that all others are moved."""
+
+    @property
+    def lead(self) -> Triple:
+        """How far the first block reaches beyond the volume's start."""
+        return triple(b // 2 for b in self.block_shape)
+
+    @property
+    def counts(self) -> Triple:
+        """Number of blocks along z, y, x."""
+        return triple(-(-(s + a) // b) for s, a, b in zip(self.shape, self.lead, self.block_shape, strict=True))
+
+    def block(self, index: int) -> Block:
+        """Give one block."""
+        first = [p * b - a for p, b, a in zip(self.position(index), self.block_shape, self.lead, strict=True)]
+        start = triple(max(0, f) for f in first)
+        stop = triple(min(f + b, s) for f, b, s in zip(first, self.block_shape, self.shape, strict=True))
+        return Block(index, Box(start, stop), Box(start, stop).grown(self.halo, Box.of_shape(self.shape)))
+
+    def touching(self, box: Box) -> list[int]:
+        """Give the numbers of the blocks whose inner boxes share a voxel with a box inside the volume."""
+        ranges = [
+            range((a + lead) // s, (b - 1 + lead) // s + 1)
+            for a, b, s, lead in zip(box.start, box.stop, self.block_shape, self.lead, strict=True)
+        ]
+        return [self.index(triple(position)) for position in product(*ranges)]
 
 
 def stored(folder: Path, name: str, array: NDArray[np.generic], chunk: Triple) -> Source:
@@ -48,6 +95,7 @@ def exact_segments(
     *,
     method: Modes | None = None,
     planar: bool = False,
+    shifted: bool = False,
 ) -> NDArray[np.unsignedinteger]:
     """Segment a phantom in blocks so that they do not show."""
     method, shape = method or Modes(), phantom.truth.shape
@@ -62,13 +110,13 @@ def exact_segments(
     np.savez(folder / "modes.npz", modes=context.modes)
     thresholds = (context.gradient_threshold, context.coreless_threshold)
     margin = exact_halo(method)
-    grid = BlockGrid(shape, block_shape, (0 if planar else margin, margin, margin))
+    grid = (ShiftedGrid if shifted else BlockGrid)(shape, block_shape, (0 if planar else margin, margin, margin))
     task = FindSeeds(source, method, thresholds, folder / "modes.npz", seeds, shape, str(folder))
     find_pieces(task, grid, folder / "pieces", folder / "ledger", str(folder), Execution(), planar=planar)
     placed = PlacedSeeds(seeds, folder / "pieces", grid, str(folder))
     clustering = ClusterExactly(source, method, placed, fragments, None, shape, gaps=False, planar=planar)
     blocks = Blocks(grid, folder / "ledger" / "cluster", str(folder))
-    run(clustering, blocks, Execution())
+    run_blocks(clustering, blocks, Execution())
     records = Records(blocks.folder, blocks.record_identity, len(grid))
     tables = load_fragments(records)
     edges, least = load_edges(records, grid, tables.offsets, planar=planar), max(1, method.min_core_voxels)
@@ -81,3 +129,56 @@ def exact_segments(
         mine[0] = 0
         result[block.inner.slices] = mine[written.read(block.inner)]
     return result
+
+
+def calibrated(phantom: Phantom, method: Modes) -> Context:
+    """Decide thresholds and modes on the whole volume."""
+    sample = method.gradient_sample(phantom.embeddings, phantom.foreground)
+    threshold = method.gradient_threshold(sample)
+    modes, _ = method.seek(phantom.embeddings, phantom.foreground, threshold, 0)
+    return Context(threshold, method.coreless_threshold(sample, threshold), modes)
+
+
+def cases(report: Report, *, quick: bool) -> Iterator[tuple[str, Phantom, Modes]]:
+    """Give crowded phantoms, and embeddings of networks that the workflow trained."""
+    side, objects = (64, 20) if quick else (128, 110)
+    for variant, channels in (("noisy", 8), ("hard", 16)):
+        yield f"{variant} {side}³", make((side,) * 3, objects, channels, variant, seed=0), Modes()
+    if quick:
+        return
+    for name in ("nuclei", "neurites"):
+        tree = yaml.safe_load((ROOT / CONFIGURATIONS[name]).read_text())
+        missing = missing_files(tree)
+        if missing:
+            report.notes.append(f"{name} is left out: {', '.join(missing)} is not here.")
+            continue
+        case = read_case(tree, FOLDER / name)
+        # No truth is needed: segmentations are held against each other.
+        yield name, Phantom(case.embeddings, case.foreground.astype(np.uint32)), case.modes
+
+
+def run(quick: bool) -> Report:
+    """Segment each input as one block, then in blocks of every shape, and compare voxel by voxel."""
+    report = Report(notes=["ARI over the foreground, to the same passes on one block; processor time, one thread."])
+    for name, phantom, method in cases(report, quick=quick):
+        context, inside = calibrated(phantom, method), phantom.foreground
+        with tempfile.TemporaryDirectory() as root:
+            whole = exact_segments(phantom, context, phantom.truth.shape, Path(root) / "whole", method=method)
+            for number, (shape, shifted) in enumerate([*((s, False) for s in SHAPES), (SHIFTED, True)]):
+                blocks = triple(map(min, shape, phantom.truth.shape))
+                start = time.process_time()
+                found = exact_segments(
+                    phantom, context, blocks, Path(root) / str(number), method=method, shifted=shifted
+                )
+                seconds = time.process_time() - start
+                text = f"{name}, blocks of {blocks}{', shifted' if shifted else ''}"
+                ari = adjusted_rand_score(whole[inside], found[inside])
+                report.rows.append(Row(text, "differing voxels", int((found != whole).sum()), 0, "one block"))
+                report.claims.append(Claim(f"{text}: ARI to one block", ari, at_least=1.0))
+                if number == 0 and name.startswith(("noisy", "hard")):
+                    start = time.process_time()
+                    cut(phantom, context, phantom.truth.shape[0] // blocks[0], Path(root) / "once")
+                    ours(Cut.open(Path(root) / "once"))
+                    report.rows.append(Row(text, "s", seconds, time.process_time() - start, "each block read once"))
+        report.notes.append(f"{name}: {int(whole.max())} segments.")
+    return report
