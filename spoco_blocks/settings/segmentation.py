@@ -65,8 +65,9 @@ class StitchingSettings(Section):
     min_voxels: CountOrZero = 0
     """Segments still under this size are dropped."""
     exact: bool = False
-    """Whether the result is to be the same however the volume is cut, for kind modes and stored embeddings: true reads
-    the volume three times, with wider margins; false once, and about one voxel in a thousand depends on the cut."""
+    """Whether the same embeddings give the same objects however the volume is cut, for kind modes: true reads them
+    three times, with wider margins; false once, and the report says how much the cut shows. Predictions for other
+    blocks differ in their last digits."""
     fill_holes_voxels: CountOrZero = 0
     """Background of at most so many voxels that a single segment encloses becomes part of it; 0 = holes stay. Between
     none and some, clustering runs again, because it records the background as well."""

@@ -33,8 +33,8 @@ from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.labels import index_objects, merge_objects
 from spoco_blocks.stages.parts import open_part, triple_of_floats
 from spoco_blocks.stages.plan import Plan, store_fits, store_layout
-from spoco_blocks.stages.relabel import open_table
 from spoco_blocks.stages.sources import open_source
+from spoco_blocks.stages.stitch.mapped import open_table
 from spoco_blocks.volumes import create_zarr
 
 log = logging.getLogger(__name__)

@@ -38,8 +38,8 @@ class Embedded:
         """Read (c, z, y, x) embeddings with coordinates from the box's start, and the (z, y, x) foreground."""
         return self.understand(self.output.read(box))
 
-    def understand(self, output: Output) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Give embeddings with coordinates, and the foreground, of the output for a box.
+    def understand(self, output: Output, start: Triple = (0, 0, 0)) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Give embeddings with coordinates, counted from `start`, and the foreground, of the output for a box.
 
         Notes
         -----
@@ -48,7 +48,7 @@ class Embedded:
         """
         # With a threshold of 0 there is no background but where nothing was looked for, which is stored as 0.
         foreground = output.foreground > self.threshold * 255
-        return self.placed(output.embeddings), foreground
+        return self.placed(output.embeddings, start), foreground
 
     def in_volume(self, output: Output, start: Triple) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Give the same in the frame of the volume, rounded, of the output for a box that starts at `start`.
@@ -58,7 +58,8 @@ class Embedded:
         Whichever box a voxel is read with, its embedding is the same to the last bit, and sums of embeddings do not
         depend on the order (`clustering.exact`). Farther than 4096 coordinate scales from the origin digits are lost.
         """
-        return rounded(self.placed(output.embeddings, start)), output.foreground > self.threshold * 255
+        embeddings, foreground = self.understand(output, start)
+        return rounded(embeddings), foreground
 
     def placed(self, stored: NDArray[Any], start: Triple = (0, 0, 0)) -> NDArray[np.float32]:
         """Give (c, z, y, x) embeddings as they are stored in their own unit, with coordinates, counted from `start`."""

@@ -91,8 +91,13 @@ def measure(
         "pairs": pairs,
         "contacts": faces,
     }
+    return tables | outer_planes(inner) | beyond(labels, block) | inside(inner)
+
+
+def outer_planes(inner: NDArray[np.uint32]) -> dict[str, NDArray[np.uint32]]:
+    """Give the first and the last plane of a block along each axis."""
     planes = (inner[0], inner[-1], inner[:, 0], inner[:, -1], inner[:, :, 0], inner[:, :, -1])
-    return tables | dict(zip(FACES, planes, strict=True)) | beyond(labels, block) | inside(inner)
+    return dict(zip(FACES, planes, strict=True))
 
 
 def inside(inner: NDArray[np.uint32]) -> dict[str, NDArray[np.int64]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from spoco_blocks.stages.exact.cluster import ClusterExactly, even
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
 from spoco_blocks.stages.stitch.decision import decide
+from spoco_blocks.stages.stitch.mapped import open_table
 from spoco_blocks.stages.stitch.tables import Edges, Fragments
 
 VERSION = 1
@@ -76,8 +76,9 @@ class RecutBlock:
             compared = (found > 0) & (written > 0)
         else:
             ids = np.concatenate([np.zeros(1, np.int64), tables["ids"]])
-            found = apply_lookup(inner, _segments(self.pieces, self.identity)[ids])
-            compared = (inner == 0) | (ids[inner] > 0)
+            found = apply_lookup(inner, open_table(self.pieces, self.identity)[ids])
+            # Neither what no seed grew to, nor background where some of it was filled afterwards.
+            compared = (ids[inner] > 0) | ((inner == 0) & (self.stitching.fill_holes_voxels == 0))
         pairs, counts = contingency(np.where(compared, found, 0), np.where(compared, written, 0))
         differing = -1 if self.pieces is None else np.count_nonzero(compared & (found != written))
         return {"pairs": pairs, "counts": counts, "differing": np.array([differing])}
@@ -105,12 +106,6 @@ class RecutBlock:
     def memory_bytes(self, block: Block) -> int:
         """What clustering needs of a block of full size, and the segments."""
         return self.task.memory_bytes(across(self.grid, block, planar=self.task.planar)) + block.inner.size * 24
-
-
-@lru_cache(maxsize=1)
-def _segments(path: Path, identity: str) -> NDArray[Any]:
-    """Map the table once per process; `identity` makes sure that it is that of this run."""
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
 def across(grid: BlockGrid, block: Block, *, planar: bool) -> Block:

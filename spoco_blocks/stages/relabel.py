@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.layout import Layout
@@ -22,16 +19,11 @@ from spoco_blocks.settings.jobs import SegmentationJob, digest
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.sources import open_source
+from spoco_blocks.stages.stitch.mapped import open_table
 
 VERSION = 2
 # Fragments, segments and their compressed forms; what it takes to number gaps.
 RELABEL_BYTES, GAP_BYTES = 16, 16
-
-
-@lru_cache(maxsize=4)
-def open_table(path: Path, identity: str) -> NDArray[Any]:
-    """Map a table once per process; `identity` makes sure that it is that of this run."""
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,8 @@ from spoco_blocks.stages.exact.seeds import FindSeeds
 from spoco_blocks.stages.output import StoredOutput
 
 
-def in_blocks(hard, block_shape, folder, *, planar=False):
-    return exact_segments(
-        hard.phantom, hard.context, block_shape, folder, hard.scale, method=hard.method, planar=planar
-    )
+def in_blocks(hard, block_shape, folder, **grid):
+    return exact_segments(hard.phantom, hard.context, block_shape, folder, hard.scale, method=hard.method, **grid)
 
 
 def test_many_blocks_give_what_the_passes_give_on_one_array(tmp_path):
@@ -43,6 +41,7 @@ def test_random_blocks_do_not_show(tmp_path, seed):
     expected = in_blocks(hard, shape, tmp_path / "one")
     edges = tuple(map(int, np.random.default_rng(seed).integers(4, 13, 3)))
     np.testing.assert_array_equal(in_blocks(hard, edges, tmp_path / "many"), expected)
+    np.testing.assert_array_equal(in_blocks(hard, edges, tmp_path / "shifted", shifted=True), expected)
 
 
 @pytest.mark.parametrize("seed", [2, 4])

@@ -97,6 +97,8 @@ def test_deciding_again_is_deciding_so_at_once(trained, predicted):
         settings = {"merge_distance": distance}
         at_once = trained.segment("exactly-at-once", edit=given(predicted), **chosen(**settings))
         assert row["segments"] == written(at_once.segments).max()
+    with pytest.raises(SettingsError, match=r"clustered with True.*clusters again"):
+        restitch(trained.layout, results.root.name, Sweep((distance,), {"exact": "false"}), Execution())
 
 
 def test_what_was_not_exact_is_clustered_again_and_back(trained, predicted):

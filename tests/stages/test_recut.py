@@ -6,10 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from pipeline import punch_holes
 from sklearn.metrics import adjusted_rand_score
 
 from bench.phantoms import make
 from spoco_blocks.engine.executors import Execution
+from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.grid import BlockGrid, Box
 from spoco_blocks.kernels.contingency import contingency
 from spoco_blocks.settings import jobs, parse_settings
@@ -54,6 +56,16 @@ def test_exactly_stitched_blocks_agree_to_the_voxel(trained):
     assert (found[True]["recut_ari"], found[True]["differing_voxels"]) == (1.0, 0)
     assert found[False]["recut_ari"] < 0.9
     assert found[False]["differing_voxels"] is None
+
+
+def test_holes_that_were_filled_are_no_difference(trained):
+    chosen = {
+        "clustering": {"kind": "modes"}, "blocks": {"shape_voxels": [20, 24, 32]}, "foreground_threshold": 0.2,
+        "stitching": {"exact": True, "fill_holes_voxels": 30},
+    }  # fmt: skip
+    results, _, result = recut(trained, "recut-holes", punch_holes, **chosen)
+    assert Manifest.read(results.manifest("stitch")).result["hole_voxels"] > 100
+    assert (result["recut_ari"], result["differing_voxels"]) == (1.0, 0)
 
 
 @pytest.mark.parametrize("kind", [{"kind": "modes"}, {"kind": "mutex"}])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ from spoco_blocks.engine.ledger import Records, Tables
 from spoco_blocks.grid import Block, BlockGrid
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.blends import background_behind, owners_by_contacts
-from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.regions import contacts
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.exact.placed import PlacedSeeds
 from spoco_blocks.stages.exact.seeds import SEED_BYTES
-from spoco_blocks.stages.measured import FACES, keep_inner
+from spoco_blocks.stages.measured import keep_inner, outer_planes
 from spoco_blocks.stages.rehearsal import rehearsed_block, rehearsed_embeddings
-from spoco_blocks.stages.stitch.tables import AXES, following, joined_edges, reader
+from spoco_blocks.stages.stitch.tables import load_edges, renamed_edges
 
 
 @dataclass(frozen=True)
@@ -67,17 +65,14 @@ class GrowSeeds:
         pairs, faces = contacts(inner)
         # Those with the border that belong to the inner box, of seeds that may be blends.
         own = np.zeros(padded.shape, np.bool_)
-        own[
-            tuple(slice(a + 1, b + 1) for a, b in zip(block.inner_local.start, block.inner_local.stop, strict=True))
-        ] = 1
+        own[block.inner_local.shifted((1, 1, 1)).slices] = True
         places = np.flatnonzero(own & (padded > cores))
         behind = background_behind(padded, places, embeddings, foreground, self.method.blend_voxels, len(ids))
-        planes = (inner[0], inner[-1], inner[:, 0], inner[:, -1], inner[:, :, 0], inner[:, :, -1])
         tables: dict[str, NDArray[Any]] = {
-            "ids": ids[kept], "voxels": np.bincount(inner.reshape(-1), minlength=len(kept) + 1)[1:],
+            "ids": ids[kept], "weights": np.bincount(inner.reshape(-1), minlength=len(kept) + 1)[1:],
             "pairs": pairs, "contacts": faces, "behind": behind[0][kept], "behind_voxels": behind[1][kept],
         }  # fmt: skip
-        return tables | dict(zip(FACES, planes, strict=True))
+        return tables | outer_planes(inner)
 
     def warm(self) -> None:
         """Grow in something small."""
@@ -91,23 +86,6 @@ class GrowSeeds:
         """The output, embeddings in float32, and work arrays."""
         output = self.source.output
         return output.memory_bytes(block.outer) + block.outer.size * (8 * output.channels + SEED_BYTES)
-
-
-def edges_by_ids(records: Records, grid: BlockGrid, *, planar: bool) -> Iterator[tuple[NDArray[np.int64], ...]]:
-    """Give what touches within each block and across its faces, by numbers in the volume: pairs a < b, and faces."""
-    read = reader(records, grid)
-    for block in range(len(grid)):
-        record = read(block)
-        mine = np.concatenate([np.zeros(1, np.int64), record["ids"]])
-        found = [(mine[record["pairs"]], record["contacts"])]
-        for axis, other in following(grid, block, planar=planar):
-            beside = read(other)
-            theirs = np.concatenate([np.zeros(1, np.int64), beside["ids"]])
-            pairs, faces = face_contacts(record[f"{AXES[axis]}1"], beside[f"{AXES[axis]}0"])
-            found.append((np.stack([mine[pairs[:, 0]], theirs[pairs[:, 1]]], axis=1), faces))
-        for pairs, faces in found:
-            apart = pairs[:, 0] != pairs[:, 1]
-            yield np.sort(pairs[apart], axis=1), faces[apart]
 
 
 def decide_pieces(
@@ -139,12 +117,15 @@ def decide_pieces(
         Means of the pieces, at their first seeds.
     """
     voxels, behind = np.zeros(len(means), np.int64), np.zeros_like(means)
-    behind_voxels = np.zeros(len(means), np.int64)
+    behind_voxels, ids = np.zeros(len(means), np.int64), [np.zeros(1, np.int64)]
     for record in records:
-        np.add.at(voxels, record["ids"], record["voxels"])
+        ids.append(record["ids"])
+        np.add.at(voxels, record["ids"], record["weights"])
         np.add.at(behind, record["ids"], record["behind"])
         np.add.at(behind_voxels, record["ids"], record["behind_voxels"])
-    pairs, faces = joined_edges(edges_by_ids(records, grid, planar=planar))
+    offsets = np.cumsum([0, *map(len, ids[1:])])
+    edges = load_edges(records, grid, offsets, planar=planar)
+    pairs, faces = renamed_edges(np.concatenate(ids), edges.pairs, edges.contacts)
     # Cores are not judged: they count as larger than everything.
     sizes = np.where(np.arange(len(voxels)) <= cores, np.iinfo(np.int64).max, voxels)
     judged = (pairs > cores).any(axis=1)
@@ -154,7 +135,7 @@ def decide_pieces(
     weights = np.zeros_like(voxels)
     np.add.at(weights, owners, voxels)
     weights[1:] = np.maximum(weights[1:], 1)
-    pairs, faces = joined_edges(iter([_owned(owners, pairs, faces)]))
+    pairs, faces = renamed_edges(owners, pairs, faces)
     roots = agglomerate(
         pairs, faces, np.zeros(len(pairs), np.bool_), weights, means * weights[:, None],
         merge_distance=method.merging, small_voxels=0, small_distance=0.0,
@@ -162,14 +143,6 @@ def decide_pieces(
     sums, total = np.zeros_like(means), np.bincount(roots, weights, len(means))
     np.add.at(sums, roots, means * weights[:, None])
     return roots[owners], sums / np.maximum(total, 1)[:, None]
-
-
-def _owned(
-    owners: NDArray[np.int64], pairs: NDArray[np.int64], faces: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    found = np.sort(owners[pairs], axis=1)
-    apart = found[:, 0] != found[:, 1]
-    return found[apart], faces[apart]
 
 
 def write_pieces(folder: Path, pieces: NDArray[np.int64], means: NDArray[np.float64]) -> None:

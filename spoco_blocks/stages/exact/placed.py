@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.stages.exact.seeds import Numbered
 from spoco_blocks.stages.sources import open_source
+from spoco_blocks.stages.stitch.mapped import open_table
 
 TABLES = ("offsets", "ids", "means")
 
@@ -25,12 +25,6 @@ def write_seeds(folder: Path, numbered: Numbered) -> None:
     for name in TABLES:
         np.save(folder / f"{name}.npy", getattr(numbered, name))
     np.save(folder / "cores.npy", np.array(numbered.cores))
-
-
-@lru_cache(maxsize=16)
-def _table(path: Path, identity: str) -> NDArray[Any]:
-    """Map a table once per process; `identity` makes sure that it is that of this run."""
-    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class PlacedSeeds:
 
     def table(self, name: str) -> NDArray[Any]:
         """Give one of the tables."""
-        return _table(self.folder / f"{name}.npy", self.identity)
+        return open_table(self.folder / f"{name}.npy", self.identity)
 
     def read(self, box: Box) -> tuple[NDArray[np.uint32], NDArray[np.int64], int]:
         """Read the seeds of a box.

@@ -173,15 +173,12 @@ class Numbered:
         How many are cores.
     means : (n + 1, c) float64
         Mean embeddings in the frame of the volume; row 0 is 0.
-    voxels : (n + 1,) int64
-        Their sizes.
     """
 
     offsets: NDArray[np.int64]
     ids: NDArray[np.int64]
     cores: int
     means: NDArray[np.float64]
-    voxels: NDArray[np.int64]
 
 
 def number_seeds(records: Records, grid: BlockGrid, *, planar: bool) -> Numbered:
@@ -219,4 +216,4 @@ def number_seeds(records: Records, grid: BlockGrid, *, planar: bool) -> Numbered
     sizes, totals = np.zeros(count + 1, np.int64), np.zeros((count + 1, sums.shape[1]))
     np.add.at(sizes, ids[1:], voxels)
     np.add.at(totals, ids[1:], sums)
-    return Numbered(offsets, ids, int(count - kind.sum()), totals / np.maximum(sizes, 1)[:, None], sizes)
+    return Numbered(offsets, ids, int(count - kind.sum()), totals / np.maximum(sizes, 1)[:, None])

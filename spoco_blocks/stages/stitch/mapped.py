@@ -6,6 +6,7 @@ import mmap
 import os
 import shutil
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ def let_go(*arrays: NDArray[Any]) -> None:
             base = getattr(base, "base", None)
         if base is not None:
             base.madvise(mmap.MADV_DONTNEED)
+
+
+@lru_cache(maxsize=16)
+def open_table(path: Path, identity: str) -> NDArray[Any]:
+    """Map a table once per process; `identity` makes sure that it is that of this run."""
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
 class Workspace:

@@ -110,8 +110,13 @@ class Clustered:
         Raises
         ------
         SettingsError
-            When holes are to be filled that it did not look for.
+            When holes are to be filled that it did not look for, or exact stitching was chosen or given up since.
         """
+        if settings.exact != (self.least is not None):
+            raise SettingsError(
+                f"stitching.exact is {settings.exact}, but {self.results.root.name} was clustered with "
+                f"{not settings.exact}. Set it in the configuration and run snakemake, which clusters again."
+            )
         if settings.fill_holes_voxels and not self.gaps:
             raise SettingsError(
                 f"stitching.fill_holes_voxels is {settings.fill_holes_voxels}, but when {self.results.root.name} was "

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from spoco_blocks.engine.ledger import Records
-from spoco_blocks.stages.stitch.tables import Edges, Fragments, joined_edges
+from spoco_blocks.stages.stitch.tables import Edges, Fragments, renamed_edges
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,6 @@ def join_blocks(records: Records, fragments: Fragments, edges: Edges, least: int
     for into, values in ((weights, fragments.weights), (voxels, fragments.voxels), (sums, fragments.sums)):
         np.add.at(into, of_fragment, values)
     weights[0], voxels[0], sums[0] = 0, 0, 0
-    pairs = np.sort(of_fragment[edges.pairs], axis=1)
-    apart = (pairs[:, 0] != pairs[:, 1]) & (pairs[:, 0] > 0)
-    pairs, faces = joined_edges(iter([(pairs[apart], np.asarray(edges.contacts)[apart])]))
+    pairs, faces = renamed_edges(of_fragment, edges.pairs, edges.contacts)
     whole = Fragments(np.array([0, total - 1]), weights, sums, voxels)
     return Whole(whole, Edges(pairs, faces, np.ones(len(pairs), np.bool_)), of_fragment)
