@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from spoco_blocks.clustering.context import Context
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.blends import blend_owners
-from spoco_blocks.kernels.borders import refine_borders
+from spoco_blocks.kernels.borders import UNKNOWN, DistanceBounds, refine_borders
 from spoco_blocks.kernels.components import count_voxels, equal_components
 from spoco_blocks.kernels.coreless import gradients_at, label_alike
 from spoco_blocks.kernels.cores import label_cores
@@ -68,12 +69,13 @@ def find_fragments(
     _add_coreless(settings, growth, embeddings, coreless_threshold)
     growth.grow(settings.growth_rounds - min(settings.blend_voxels, settings.growth_rounds))
     _regrow_blends(settings, padded, embeddings, foreground, growth.means, first)
-    means = _merge_pieces(settings, padded, growth.means, spread.counts, (z, y, x))
-    refine_borders(padded, embeddings, means, settings.refinement_sweeps)
+    means, bounds = _merge_pieces(settings, spread, growth.means, (z, y, x))
+    refine_borders(padded, embeddings, means, settings.refinement_sweeps, bounds=bounds)
     # What has spread along the border of two objects meanwhile looks like a blend of them now.
     regrown = _regrow_blends(settings, padded, embeddings, foreground, means, first)
     changed = np.concatenate([regrown, np.flatnonzero(padded >= first)])
-    refine_borders(padded, embeddings, means, settings.refinement_sweeps, changed=changed)
+    bounds.units.reshape(-1)[changed] = UNKNOWN
+    refine_borders(padded, embeddings, means, settings.refinement_sweeps, changed=changed, bounds=bounds)
     present = count_voxels(padded, len(means)) > 0
     present[0] = True
     labels = remove_border(padded, (np.cumsum(present) - 1).astype(np.uint32))
@@ -119,6 +121,7 @@ def _add_missed(settings: Modes, spread: Spread, embeddings: NDArray[Any]) -> tu
         found, more = label_alike(spread.odd, vectors, shape, alike_distance(settings), settings.min_core_voxels)
         inside, places = padded[1:-1, 1:-1, 1:-1], np.unravel_index(spread.odd[found > 0], shape)
         inside[places] = found[found > 0] + np.uint32(len(means) - 1)
+        spread.bounds.units[1:-1, 1:-1, 1:-1][places] = UNKNOWN
         means = np.concatenate([means, more[1:].astype(np.float32)])
         empty = empty[inside[np.unravel_index(empty, shape)] == 0]
     return Growth(padded, embeddings, empty, means), len(means)
@@ -167,16 +170,14 @@ def _regrow_blends(
 
 
 def _merge_pieces(
-    settings: Modes,
-    padded: NDArray[np.uint32],
-    means: NDArray[np.float32],
-    counts: NDArray[np.int64],
-    step: tuple[int, int, int],
-) -> NDArray[np.float64]:
-    """Join pieces of one object while their means are those of cores, and give the means then."""
-    weights = np.concatenate([counts, np.full(len(means) - len(counts), max(1, settings.min_core_voxels))])
+    settings: Modes, spread: Spread, means: NDArray[np.float32], step: tuple[int, int, int]
+) -> tuple[NDArray[np.float64], DistanceBounds]:
+    """Join pieces of one object while their means are those of cores, and give the means then, and how far they are."""
+    weights = np.concatenate(
+        [spread.counts, np.full(len(means) - len(spread.counts), max(1, settings.min_core_voxels))]
+    )
     weights[1:] = np.maximum(weights[1:], 1)
-    on_lattice = padded[tuple(slice(1, -1, s) for s in step)]
+    on_lattice = spread.padded[tuple(slice(1, -1, s) for s in step)]
     pairs, faces = contacts(np.ascontiguousarray(on_lattice))
     roots = agglomerate(
         pairs.astype(np.int64),
@@ -188,7 +189,11 @@ def _merge_pieces(
         small_voxels=0,
         small_distance=0.0,
     )
-    apply_lookup(padded, roots.astype(np.uint32), out=padded)
+    apply_lookup(spread.padded, roots.astype(np.uint32), out=spread.padded)
     sums = np.zeros(means.shape)
     np.add.at(sums, roots, means * weights[:, None])
-    return sums / np.maximum(np.bincount(roots, weights, len(means)), 1)[:, None]
+    joined = sums / np.maximum(np.bincount(roots, weights, len(means)), 1)[:, None]
+    roots = roots[: len(spread.measured)]
+    moved = np.zeros(len(means))
+    np.maximum.at(moved, roots, np.linalg.norm(joined[roots] - spread.measured, axis=1))
+    return joined, replace(spread.bounds, moved=moved)

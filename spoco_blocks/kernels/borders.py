@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from spoco_blocks.kernels.distance import squared_distance
 from spoco_blocks.kernels.growable import with_room
 from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels, widen
 
 # What each further neighbour of a label is worth, as a part of the squared distance of two means: noise moves a voxel
 # half way between two objects by about this much.
 EVENNESS = 0.03
-
-
 # Voxels whose embeddings are collected together.
 PART = 512
+# Of `DistanceBounds`: nothing is known.
+UNKNOWN = np.uint8(255)
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceBounds:
+    """How far voxels are at most from the mean of their label.
+
+    Attributes
+    ----------
+    units : ndarray of uint8, shape (z + 2, y + 2, x + 2)
+        The distance to a mean, rounded up, in units; `UNKNOWN` where none is known.
+    unit : float
+        In embedding units.
+    moved : ndarray of float, shape (k + 1,)
+        How far the mean of each label has moved since, at most.
+    """
+
+    units: NDArray[np.uint8]
+    unit: float
+    moved: NDArray[np.floating[Any]]
 
 
 def refine_borders(
@@ -27,6 +48,7 @@ def refine_borders(
     sweeps: int,
     evenness: float = EVENNESS,
     changed: NDArray[np.int64] | None = None,
+    bounds: DistanceBounds | None = None,
 ) -> None:
     """Let every voxel at a border choose again between its own label and those of its 6-neighbours, sweep by sweep.
 
@@ -42,10 +64,11 @@ def refine_borders(
         How often at most.
     evenness : float
         What one neighbour more of a label is worth, as a part of the squared distance between the two means.
-
     changed : ndarray of int64, shape (m,), optional
         Flat indices, with the border, of what has changed since the borders were refined; the first sweep looks at
         these and at their neighbours, instead of at all borders.
+    bounds : DistanceBounds, optional
+        What is known of the voxels; those that change become `UNKNOWN`. The result is the same without.
 
     Notes
     -----
@@ -54,6 +77,9 @@ def refine_borders(
     sweep first the voxels with even z + y + x choose, then the others, which are their only neighbours; so the order
     does not matter and nothing swings to and fro. O(n) time for the search for borders, O(c) for each voxel there; in
     later sweeps only beside what changed. Memory: 16 bytes per voxel at a border, and 1 per voxel.
+
+    By the triangle inequality nothing has to be computed where |e - a| is at most (1 - evenness (n_b - n_a)) / 2 of
+    |a - b|: with bounds, few embeddings are read.
     """
     flat = as_channels(embeddings)
     means = np.ascontiguousarray(means, np.float32)
@@ -65,11 +91,21 @@ def refine_borders(
         odd = (np.sum(np.unravel_index(listed, padded.shape), axis=0) % 2).astype(np.bool_)
         # The border adds 3 to the sum of a voxel's indices.
         here, there = listed[odd], listed[~odd]
+    known = _known(bounds, len(means))
     for _ in range(2 * sweeps):
         if not len(here) and not len(there):
             return
-        chosen = _choose(flat, padded, here, means, np.float32(evenness))
-        here, there = _apply(padded.reshape(-1), here, chosen, padded.shape, marked, there), here[:0]
+        chosen = _choose(flat, padded, here, means, np.float32(evenness), known)
+        here, there = _apply(padded.reshape(-1), here, chosen, padded.shape, marked, known[0], there), here[:0]
+
+
+def _known(bounds: DistanceBounds | None, count: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], np.float32]:
+    """Give the units, none where nothing is known, how far the mean of each label has moved, and the unit."""
+    if bounds is None:
+        return np.empty(0, np.uint8), np.empty(0, np.float32), np.float32(0)
+    moved = np.zeros(count, np.float32)
+    moved[: len(bounds.moved)] = bounds.moved
+    return bounds.units.reshape(-1), moved, np.float32(bounds.unit)
 
 
 @njit(**JIT_EXACT)
@@ -124,38 +160,102 @@ def _choose(
     places: NDArray[np.int64],
     means: NDArray[np.float32],
     evenness: np.float32,
+    known: Any,
 ) -> NDArray[np.uint32]:
     _, wy, wx = padded.shape
+    strides = (wy * wx, wx)
     labels = padded.reshape(-1)
     chosen = np.empty(places.size, np.uint32)
-    sources = np.empty(PART, np.int64)
+    sources, listed = np.empty(PART, np.int64), np.empty(PART, np.int64)
     vectors = np.empty((PART, len(flat)), np.float32)
     for start in range(0, places.size, PART):
-        size = min(PART, places.size - start)
+        size = _list_doubtful(labels, places, start, strides, means, evenness, known, chosen, listed)
         for j in range(size):
-            row = places[start + j] // wx
-            sources[j] = ((row // wy - 1) * (wy - 2) + row % wy - 1) * (wx - 2) + places[start + j] % wx - 1
+            row, x = _split(places[listed[j]], wx)
+            z, y = _split(row, wy)
+            sources[j] = ((z - 1) * (wy - 2) + y - 1) * (wx - 2) + x - 1
         # Channel by channel: each part is read in one run.
         for c in range(len(flat)):
             for j in range(size):
                 vectors[j, c] = widen(flat[c, sources[j]])
         for j in range(size):
-            chosen[start + j] = _choose_one(vectors, j, labels, places[start + j], (wy * wx, wx), means, evenness)
+            chosen[listed[j]] = _choose_one(vectors[j], labels, places[listed[j]], strides, means, evenness)
     return chosen
 
 
 @njit(**JIT)
+def _split(place: int, width: int) -> tuple[int, int]:
+    """Give quotient and remainder of numbers that are not negative: quicker than with the signs of Python's."""
+    quotient = np.uint64(place) // np.uint64(width)
+    return np.int64(quotient), np.int64(place - np.int64(quotient) * width)
+
+
+@njit(**JIT)
+def _list_doubtful(
+    labels: NDArray[np.uint32],
+    places: NDArray[np.int64],
+    start: int,
+    strides: tuple[int, int],
+    means: NDArray[np.float32],
+    evenness: np.float32,
+    known: Any,
+    chosen: NDArray[np.uint32],
+    listed: NDArray[np.int64],
+) -> int:
+    """Choose for a part of the voxels what they have, and list those that are not known to keep it."""
+    units, moved, unit = known
+    count = 0
+    for i in range(start, min(start + PART, places.size)):
+        place = places[i]
+        own = labels[place]
+        chosen[i] = own
+        listed[count] = i
+        if units.size == 0:
+            count += 1
+            continue
+        # Without branches, which would be mispredicted.
+        low, high, more = _others(labels, place, strides, own)
+        # A little more, for rounding.
+        farthest = np.float32(1.001) * (units[place] * unit + moved[own])
+        part = np.float32(0.5) * (np.float32(1) - evenness * np.float32(more))
+        near = (part > 0) & (farthest * farthest <= part * part * squared_distance(means[own], means[high]))
+        count += not (near & (low == high) & (units[place] != UNKNOWN))
+    return count
+
+
+@njit(**JIT)
+def _others(
+    labels: NDArray[np.uint32], place: int, strides: tuple[int, int], own: np.uint32
+) -> tuple[np.uint32, np.uint32, int]:
+    """Give the smallest and the largest label beside a voxel that is neither 0 nor its own, and its lead over that."""
+    offsets = (-strides[0], -strides[1], -1, 1, strides[1], strides[0])
+    one, low, high = np.uint32(1), np.uint32(0xFFFFFFFF), np.uint32(0)
+    for offset in offsets:
+        # 0 - 1 is the largest uint32.
+        other = np.uint32(labels[place + offset] * np.uint32(labels[place + offset] != own))
+        low, high = min(low, np.uint32(other - one)), max(high, other)
+    more = np.int64(0)
+    for offset in offsets:
+        more += np.int64(labels[place + offset] == high) - np.int64(labels[place + offset] == own)
+    return np.uint32(low + one), high, more
+
+
+@njit(**JIT)
 def _choose_one(
-    vectors: NDArray[np.float32],
-    j: int,
+    vector: NDArray[np.float32],
     labels: NDArray[np.uint32],
     place: int,
     strides: tuple[int, int],
     means: NDArray[np.float32],
     evenness: np.float32,
 ) -> np.uint32:
-    offsets = (-strides[0], -strides[1], -1, 1, strides[1], strides[0])
     choice: np.uint32 = labels[place]
+    low, high, more = _others(labels, place, strides, choice)
+    if low == high:
+        # 0 where what was beside it has become its own.
+        better = high != 0 and _is_better(vector, means[choice], means[high], evenness * np.float32(more))
+        return high if better else choice
+    offsets = (-strides[0], -strides[1], -1, 1, strides[1], strides[0])
     last = choice
     for offset in offsets:
         label = labels[place + offset]
@@ -165,15 +265,22 @@ def _choose_one(
         more = np.int64(0)
         for other in offsets:
             more += np.int64(labels[place + other] == label) - np.int64(labels[place + other] == choice)
-        farther, gap = np.float32(0), np.float32(0)
-        for c in range(means.shape[1]):
-            # |e - b|² - |e - a|² = (b - a) (a + b - 2 e)
-            apart = means[label, c] - means[choice, c]
-            farther += apart * (means[label, c] + means[choice, c] - np.float32(2) * vectors[j, c])
-            gap += apart * apart
-        if farther < evenness * gap * more:
+        if _is_better(vector, means[choice], means[label], evenness * np.float32(more)):
             choice = label
     return choice
+
+
+@njit(**JIT)
+def _is_better(
+    vector: NDArray[np.float32], own: NDArray[np.float32], other: NDArray[np.float32], even: np.float32
+) -> bool:
+    farther, gap = np.float32(0), np.float32(0)
+    for c in range(vector.size):
+        # |e - b|² - |e - a|² = (b - a) (a + b - 2 e)
+        apart = other[c] - own[c]
+        farther += apart * (other[c] + own[c] - np.float32(2) * vector[c])
+        gap += apart * apart
+    return farther < even * gap  # type: ignore[no-any-return]
 
 
 @njit(**JIT_EXACT)
@@ -183,6 +290,7 @@ def _apply(
     chosen: NDArray[np.uint32],
     shape: tuple[int, int, int],
     marked: NDArray[np.bool_],
+    units: NDArray[np.uint8],
     waiting: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Write the choices, and list the neighbours of what changed after those that wait; what is listed is marked."""
@@ -192,6 +300,8 @@ def _apply(
         marked[places[j]] = False
         if labels[places[j]] != chosen[j]:
             labels[places[j]] = chosen[j]
+            if units.size > 0:
+                units[places[j]] = UNKNOWN
             moved[count] = places[j]
             count += 1
     # The neighbours of even voxels are odd: what changed is not listed itself.

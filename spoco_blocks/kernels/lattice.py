@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from spoco_blocks.kernels.borders import UNKNOWN, DistanceBounds
 from spoco_blocks.kernels.distance import FAR
 from spoco_blocks.kernels.gradient import squared_gradient_at, strip_buffers, strip_rows
 from spoco_blocks.kernels.growable import with_room
@@ -18,6 +19,8 @@ from spoco_blocks.kernels.rows import widen_row
 MIXED = np.uint32(0xFFFFFFFF)
 # Rows with (z + y) divisible by this are added up for the means.
 SUMMED = 4
+# Units of `DistanceBounds` in the distance that is looked at again: borders of objects may be several times as far.
+UNITS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,10 @@ class Spread:
         Mean embedding of each label where all voxels around have it.
     counts : ndarray of int64, shape (k + 1,)
         How many voxels that mean is of.
+    bounds : DistanceBounds
+        How far voxels are at most from the means that were given.
+    measured : ndarray of float32, shape (k + 1, c)
+        The means that were given.
     """
 
     padded: NDArray[np.uint32]
@@ -44,6 +51,8 @@ class Spread:
     odd: NDArray[np.int64]
     means: NDArray[np.float32]
     counts: NDArray[np.int64]
+    bounds: DistanceBounds
+    measured: NDArray[np.float32]
 
 
 def spread_labels(
@@ -87,6 +96,7 @@ def spread_labels(
     """
     shape = foreground.shape
     padded = np.zeros([extent + 2 for extent in shape], np.uint32)
+    units = np.empty(padded.shape, np.uint8)
     core_means = np.ascontiguousarray(means, np.float32)
     counts, sums = np.zeros(len(means), np.int64), np.zeros(means.shape)
     limits = (np.float32(float(max_distance) ** 2), np.float32(threshold) ** 2)
@@ -98,11 +108,13 @@ def spread_labels(
         step,
         limits,
         padded,
+        units,
         counts,
         sums,
     )
     inner = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], core_means)
-    return Spread(padded, empty, odd, inner.astype(np.float32), counts)
+    bounds = DistanceBounds(units, max_distance / UNITS, np.zeros(len(means)))
+    return Spread(padded, empty, odd, inner.astype(np.float32), counts, bounds, core_means)
 
 
 @njit(**JIT_EXACT)
@@ -114,6 +126,7 @@ def _spread(
     step: tuple[int, int, int],
     limits: Any,
     padded: NDArray[np.uint32],
+    units: NDArray[np.uint8],
     counts: NDArray[np.int64],
     sums: NDArray[np.float64],
 ) -> Any:
@@ -126,6 +139,7 @@ def _spread(
     squared, listed = np.empty(nx, np.float32), np.empty(nx + 1, np.int64)
     empty, odd = np.empty(4096 + nx, np.int64), np.empty(4096 + nx, np.int64)
     empties = odds = 0
+    per_unit = np.float32(UNITS) / np.sqrt(limits[0])
     for z in range(nz):
         for y in range(ny):
             if y % strip == 0:
@@ -148,10 +162,14 @@ def _spread(
                         vector[c] = values[c, x]
                     columns = (x // step[2], min((x + step[2] - 1) // step[2], agreed.size - 1))
                     row[x], distance = _nearest_around(vector, on_lattice, around, columns, means)
+                    squared[x] = distance
+                if row[x] == 0:
+                    squared[x] = FAR
                 empty[empties] = odd[odds] = base + x
                 empties += row[x] == 0
                 if row[x] == 0 or distance > limits[0]:
                     odds += squared_gradient_at(flat, foreground.shape, z, y, x, limits[1]) < limits[1]
+            _round_up(squared, per_unit, units[z + 1, y + 1, 1 : nx + 1])
             if (z + y) % SUMMED == 0:
                 _sum(values, labels, inside, counts, sums)
     return empty[:empties].copy(), odd[:odds].copy()
@@ -223,6 +241,13 @@ def _measure(
             for i in range(out.size):
                 difference = line[i] - mean
                 out[i] += difference * difference
+
+
+@njit(**JIT_EXACT)
+def _round_up(squared: NDArray[np.float32], per_unit: np.float32, units: NDArray[np.uint8]) -> None:
+    """Give distances in units, rounded up."""
+    for x in range(squared.size):
+        units[x] = np.uint8(min(np.sqrt(squared[x]) * per_unit + np.float32(1), np.float32(UNKNOWN)))
 
 
 @njit(**JIT_EXACT)
