@@ -8,11 +8,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT, as_channels
+from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels
 from spoco_blocks.kernels.rows import widen_row
 
-# Voxels that are taken together: their embeddings stay in the innermost cache.
-STRIP_VOXELS = 256
+# Voxels that are taken together: a channel of them stays in the innermost cache.
+STRIP_VOXELS = 2048
 
 Statistics = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -96,36 +96,42 @@ def _statistics(
 ) -> None:
     nz, ny, nx = labels.shape
     rows = min(ny, max(1, STRIP_VOXELS // nx))
-    values = np.empty((rows * nx, len(flat)), np.float32)
     line = np.empty(rows * nx, np.float32)
+    runs = np.empty((rows * nx, 3), np.int64)
     for z in range(nz):
         for first in range(0, ny, rows):
-            last = min(first + rows, ny)
-            if not np.any(labels[z, first:last]):
-                continue
-            base, size = (z * ny + first) * nx, (last - first) * nx
-            for c in range(len(flat)):
-                widen_row(flat[c, base : base + size], line[:size])
-                for i in range(size):
-                    values[i, c] = line[i]
+            count, last = 0, min(first + rows, ny)
             for y in range(first, last):
                 x = 0
                 while x < nx:
-                    label = labels[z, y, x]
+                    label = np.int64(labels[z, y, x])
                     start = x
                     while x < nx and labels[z, y, x] == label:
                         x += 1
                     if label == 0:
                         continue
-                    for i in range((y - first) * nx + start, (y - first) * nx + x):
-                        for c in range(len(flat)):
-                            sums[label, c] += values[i, c]
+                    runs[count, 0] = label
+                    runs[count, 1], runs[count, 2] = (y - first) * nx + start, (y - first) * nx + x
+                    count += 1
                     length = x - start
                     voxels[label] += length
                     position_sums[label, 0] += z * length
                     position_sums[label, 1] += y * length
                     position_sums[label, 2] += (start + x - 1) * length // 2
                     _widen_box(box_start, box_stop, label, z, y, start, x)
+            base, size = (z * ny + first) * nx, (last - first) * nx
+            for c in range(len(flat) if count > 0 else 0):
+                widen_row(flat[c, base : base + size], line[:size])
+                for j in range(count):
+                    sums[runs[j, 0], c] += _sum(line[runs[j, 1] : runs[j, 2]])
+
+
+@njit(**JIT)
+def _sum(line: NDArray[np.float32]) -> float:
+    total = 0.0
+    for i in range(line.size):
+        total += line[i]
+    return total
 
 
 @njit(**JIT_EXACT)
@@ -171,7 +177,10 @@ def _doubled(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArra
 
 @njit(**JIT_EXACT)
 def _count_row(
-    first: NDArray[np.uint32], second: NDArray[np.uint32], keys: NDArray[np.int64], counts: NDArray[np.int64]
+    first: NDArray[np.uint32],
+    second: NDArray[np.uint32],
+    keys: NDArray[np.int64],
+    counts: NDArray[np.int64],
 ) -> int:
     """Count the pairs of two rows, position by position, and give how many were new."""
     slot = 0
