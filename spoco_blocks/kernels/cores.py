@@ -12,7 +12,7 @@ from spoco_blocks.kernels.distance import FAR, squared_distance
 from spoco_blocks.kernels.gradient import strip_buffers, strip_gradient, strip_rows
 from spoco_blocks.kernels.half import JIT_EXACT, as_channels
 from spoco_blocks.kernels.mode_seeking import mode_table
-from spoco_blocks.kernels.nearest import WITHIN, find_stray, keep_stray, nearest_mode, no_strays
+from spoco_blocks.kernels.nearest import WITHIN, find_stray, keep_stray, nearer_hint, nearest_mode, no_strays
 from spoco_blocks.kernels.union_find import find, union
 
 # Square of how far two voxels of one object without a mode may be, by the reach: both are noisy, where a mode is not.
@@ -173,12 +173,15 @@ def _assign(
     strays: Any,
 ) -> None:
     """Write 1 + the nearest mode of each voxel; k + 1 and more where none is near, by which embeddings are alike."""
-    modes, _, gaps = table
+    modes, _, gaps, _ = table
     k = len(modes)
     mode = 0
     for j in range(len(places)):
         i = places[j, 1]
         squared = squared_distance(vectors[j], modes[mode]) if k > 0 else FAR
+        if squared > bound:
+            # Another object has begun; the rows beside this one know which.
+            mode, squared = nearer_hint(vectors[j], mode, squared, here[i - width], before[i], modes)
         name = 0
         if squared > bound:
             name, alone = find_stray(vectors[j], STRAY * bound, strays)

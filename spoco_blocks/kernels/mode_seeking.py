@@ -128,6 +128,8 @@ def mode_table(modes: NDArray[np.float32]) -> ModeTable:
         The nearest other modes of each, by growing distance.
     gaps : ndarray of float32, shape (k, w)
         Their squared distances.
+    lines : ndarray of float32, shape (c, k)
+        The modes, channel by channel.
     """
     modes = np.ascontiguousarray(modes, np.float32)
     k = len(modes)
@@ -147,7 +149,7 @@ def mode_table(modes: NDArray[np.float32]) -> ModeTable:
         order = np.argsort(np.take_along_axis(squared, chosen, 1), axis=1, kind="stable")[:, :width]
         neighbours[rows] = np.take_along_axis(chosen, order, 1)
         gaps[rows] = np.maximum(np.take_along_axis(squared, neighbours[rows], 1), 0)
-    return modes, neighbours, gaps
+    return modes, neighbours, gaps, np.ascontiguousarray(modes.T)
 
 
 @njit(**JIT)
@@ -240,7 +242,7 @@ def _nearest(
     embeddings: NDArray[Any], mask: NDArray[np.bool_], table: Any, bound: np.float32, nearest: NDArray[np.int32]
 ) -> None:
     channels, nz, ny, nx = embeddings.shape
-    modes, _, gaps = table
+    modes, _, gaps, _ = table
     k = len(modes)
     row = np.empty((nx, channels), np.float32)
     scratch = np.empty((channels, nx), np.float32)

@@ -13,6 +13,8 @@ from spoco_blocks.kernels.half import JIT
 
 # The triangle bound on squared distances is 4; a little more, so that rounding never rules out a mode that is as near.
 WITHIN = np.float32(4.001)
+# Modes that are looked at one by one before all are.
+SOON = 8
 
 
 @njit(**JIT)
@@ -43,20 +45,45 @@ def nearest_mode(
     -----
     One distance where the guess is right and its neighbours are far, by the triangle inequality (Elkan, ICML 2003).
     """
-    modes, neighbours, gaps = table
+    modes, _, gaps, _ = table
     k = len(modes)
     squared = squared_distance(vector, modes[guess])
     if k == 1 or gaps[guess, 0] > WITHIN * squared:
         return guess, squared
-    # Another object has begun; the rows beside this one know which.
+    mode, squared = nearer_hint(vector, guess, squared, above, before, modes)
+    return _closest(vector, mode, squared, table)  # type: ignore[no-any-return]
+
+
+@njit(**JIT)
+def nearer_hint(
+    vector: NDArray[np.float32],
+    guess: int,
+    squared: np.float32,
+    above: int,
+    before: int,
+    modes: NDArray[np.float32],
+) -> tuple[int, np.float32]:
+    """Give the nearest of three modes, and its squared distance: a guess, and those of the voxels above and before.
+
+    Parameters
+    ----------
+    vector : ndarray of float32, shape (c,)
+        The embedding.
+    guess, squared : int, float32
+        A mode, 0 to k - 1, and its squared distance.
+    above, before : int
+        1 + the modes of the two voxels; 0, k + 1 and more are none.
+    modes : ndarray of float32, shape (k, c)
+        The modes.
+    """
     mode = guess
     for hint in (above, before):
-        if 0 < hint <= k and hint - 1 != mode:
+        if 0 < hint <= len(modes) and hint - 1 != mode:
             other = squared_distance(vector, modes[hint - 1])
             if other < squared:
                 squared = other
                 mode = hint - 1
-    return _closest(vector, mode, squared, modes, neighbours, gaps)  # type: ignore[no-any-return]
+    return mode, squared
 
 
 @njit(**JIT)
@@ -129,19 +156,12 @@ def keep_stray(vector: NDArray[np.float32], squared: np.float32, bound: np.float
 
 
 @njit(**JIT)
-def _closest(
-    vector: NDArray[np.float32],
-    start: int,
-    squared: np.float32,
-    modes: NDArray[np.float32],
-    neighbours: NDArray[np.int32],
-    gaps: NDArray[np.float32],
-) -> tuple[int, np.float32]:
+def _closest(vector: NDArray[np.float32], start: int, squared: np.float32, table: Any) -> tuple[int, np.float32]:
     """Give the nearest mode, starting from one whose squared distance is known."""
-    width = neighbours.shape[1]
+    modes, neighbours, gaps, lines = table
     best = squared
     mode = start
-    for q in range(width):
+    for q in range(min(SOON, neighbours.shape[1])):
         if gaps[start, q] > WITHIN * squared:
             return mode, best
         candidate = neighbours[start, q]
@@ -149,8 +169,22 @@ def _closest(
         if other < best or (other == best and candidate < mode):
             best = other
             mode = candidate
-    if width < len(modes) - 1:
-        for candidate in range(len(modes)):
+    if len(modes) - 1 <= SOON:
+        return mode, best
+    # All at once, channel by channel, which vector code does in the time of a few one by one.
+    distances = np.zeros(len(modes), np.float32)
+    for c in range(vector.size):
+        line, value = lines[c], vector[c]
+        for candidate in range(distances.size):
+            difference = line[candidate] - value
+            distances[candidate] += difference * difference
+    least = best
+    for candidate in range(distances.size):
+        least = min(least, distances[candidate])
+    least *= np.float32(1.00001)
+    for candidate in range(distances.size):
+        if distances[candidate] <= least:
+            # Once more, so that a distance does not depend on the way to it.
             other = squared_distance(vector, modes[candidate])
             if other < best or (other == best and candidate < mode):
                 best = other
