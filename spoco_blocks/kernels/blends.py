@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from spoco_blocks.kernels.growable import with_room
-from spoco_blocks.kernels.half import JIT_EXACT, as_channels, widen
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT, as_channels, widen
 
 # How far beside the line between two neighbours a blend of them may lie, as a part of the line's length: half of what
 # a third mean has that is as far from both as they are from each other, and is blended with one of them by a third.
@@ -207,7 +207,7 @@ def _contacts(
     return found[:count].copy()
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _background_behind(
     labels: NDArray[np.uint32],
     places: NDArray[np.int64],

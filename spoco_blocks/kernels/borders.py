@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spoco_blocks.kernels.distance import squared_distance
 from spoco_blocks.kernels.growable import with_room
-from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels, widen
+from spoco_blocks.kernels.half import INNER, INNER_EXACT, JIT, JIT_EXACT, as_channels, widen
 
 # What each further neighbour of a label is worth, as a part of the squared distance of two means: noise moves a voxel
 # half way between two objects by about this much.
@@ -131,7 +131,7 @@ def _borders(padded: NDArray[np.uint32], marked: NDArray[np.bool_]) -> tuple[NDA
     return even[:evens].copy(), odd[:odds].copy()
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _beside(
     row: NDArray[np.uint32],
     before: NDArray[np.uint32],
@@ -183,14 +183,14 @@ def _choose(
     return chosen
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _split(place: int, width: int) -> tuple[int, int]:
     """Give quotient and remainder of numbers that are not negative: quicker than with the signs of Python's."""
     quotient = np.uint64(place) // np.uint64(width)
     return np.int64(quotient), np.int64(place - np.int64(quotient) * width)
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _list_doubtful(
     labels: NDArray[np.uint32],
     places: NDArray[np.int64],
@@ -223,7 +223,7 @@ def _list_doubtful(
     return count
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _others(
     labels: NDArray[np.uint32], place: int, strides: tuple[int, int], own: np.uint32
 ) -> tuple[np.uint32, np.uint32, int]:
@@ -240,7 +240,7 @@ def _others(
     return np.uint32(low + one), high, more
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _choose_one(
     vector: NDArray[np.float32],
     labels: NDArray[np.uint32],
@@ -270,7 +270,7 @@ def _choose_one(
     return choice
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _is_better(
     vector: NDArray[np.float32], own: NDArray[np.float32], other: NDArray[np.float32], even: np.float32
 ) -> bool:

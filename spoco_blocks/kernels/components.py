@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT
 from spoco_blocks.kernels.union_find import union
 
 
@@ -48,7 +48,7 @@ def count_voxels(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
     return voxels
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _count(labels: NDArray[np.uint32], voxels: NDArray[np.int64]) -> None:
     nz, ny, nx = labels.shape
     # By runs: counting voxel by voxel, each would wait for the one before it.
@@ -63,7 +63,7 @@ def _count(labels: NDArray[np.uint32], voxels: NDArray[np.int64]) -> None:
     voxels[current] += length
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _link(values: NDArray[Any], forest: NDArray[Any]) -> None:
     nz, ny, nx = values.shape
     for z in range(nz):

@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from spoco_blocks.errors import VolumeError
-from spoco_blocks.kernels.half import JIT_EXACT
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT
 
 Pairs = NDArray[np.uint64]
 Counts = NDArray[np.int64]
@@ -76,7 +76,7 @@ def _flat(labels: NDArray[Any], name: str) -> NDArray[Any]:
     return np.ascontiguousarray(labels).ravel()
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _find(table: Pairs, truth: np.uint64, segment: np.uint64) -> np.uint64:
     """Slot of a pair in an open hash table whose size is a power of two; a free slot where it is not in yet."""
     # Fibonacci hashing: the product's upper bits depend on all bits of both.
@@ -97,7 +97,7 @@ def _doubled(table: Pairs) -> Pairs:
     return more
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _find_runs(
     truth: NDArray[Any], segments: NDArray[Any], ends: NDArray[np.bool_], starts: NDArray[np.int64]
 ) -> np.uint64:

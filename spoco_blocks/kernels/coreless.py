@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spoco_blocks.kernels.distance import FAR, squared_distance
 from spoco_blocks.kernels.gradient import squared_gradient_at
-from spoco_blocks.kernels.half import JIT_EXACT, as_channels
+from spoco_blocks.kernels.half import INNER_EXACT, as_channels
 from spoco_blocks.kernels.union_find import find, union
 
 
@@ -84,7 +84,7 @@ def label_alike(
     return labels, sums / np.concatenate([[1], sizes[kept]])[:, None]
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _gradients_at(
     flat: NDArray[Any], shape: tuple[int, int, int], places: NDArray[np.integer[Any]], values: NDArray[np.float32]
 ) -> None:
@@ -94,7 +94,7 @@ def _gradients_at(
         values[j] = np.sqrt(squared_gradient_at(flat, shape, row // ny, row % ny, places[j] % nx, FAR))
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _link_listed(
     places: NDArray[np.int64],
     vectors: NDArray[np.float32],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spoco_blocks.kernels.distance import FAR, squared_distance
 from spoco_blocks.kernels.gradient import strip_buffers, strip_gradient, strip_rows
-from spoco_blocks.kernels.half import JIT_EXACT, as_channels
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT, as_channels
 from spoco_blocks.kernels.mode_seeking import mode_table
 from spoco_blocks.kernels.nearest import WITHIN, find_stray, keep_stray, nearer_hint, nearest_mode, no_strays
 from spoco_blocks.kernels.union_find import find, union
@@ -138,7 +138,7 @@ def _doubled(forest: Any, room: int) -> Any:
     return wide
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _take(
     loaded: NDArray[np.float32],
     inside: NDArray[np.bool_],
@@ -161,7 +161,7 @@ def _take(
     return count
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _assign(
     vectors: NDArray[np.float32],
     places: NDArray[np.int64],
@@ -173,7 +173,7 @@ def _assign(
     strays: Any,
 ) -> None:
     """Write 1 + the nearest mode of each voxel; k + 1 and more where none is near, by which embeddings are alike."""
-    modes, _, gaps, _ = table
+    modes, _, gaps = table[:3]
     k = len(modes)
     mode = 0
     for j in range(len(places)):
@@ -196,7 +196,7 @@ def _assign(
             here[i] = k + (name if name != 0 else keep_stray(vectors[j], squared, bound, strays))
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _link(
     places: NDArray[np.int64],
     base: int,
@@ -230,7 +230,7 @@ def _link(
     return used
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _sum(
     places: NDArray[np.int64],
     base: int,
@@ -275,7 +275,7 @@ def _fold(parents: NDArray[np.int64], sizes: NDArray[np.int64], sums: NDArray[np
     return table, voxels, totals
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _replace(labels: NDArray[np.uint32], table: NDArray[np.uint32]) -> None:
     for i in range(labels.size):
         labels[i] = table[labels[i]]

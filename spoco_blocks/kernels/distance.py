@@ -8,13 +8,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT, widen
+from spoco_blocks.kernels.half import INNER, widen
 
 # A squared distance above any other; no infinity, of which kernels that may reorder sums need not know.
 FAR = np.float32(np.finfo(np.float32).max)
 
 
-@njit(**JIT)
+@njit(**INNER)
 def squared_distance(vector: NDArray[Any], mean: NDArray[np.float32]) -> np.float32:
     """Give the squared distance of two vectors.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT, as_channels, widen
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT, as_channels, widen
 from spoco_blocks.kernels.rows import widen_row
 
 # Voxels that are taken together: enough to read memory in long runs, few enough to stay in the cache.
@@ -75,7 +75,7 @@ def gradient_magnitudes(embeddings: NDArray[Any], foreground: NDArray[np.bool_],
     return values
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def strip_rows(rows: int, size: int) -> int:
     """Give how many rows of `size` voxels make a strip."""
     return min(rows, max(1, STRIP_VOXELS // size))
@@ -88,7 +88,7 @@ def strip_buffers(channels: int, rows: int, size: int) -> tuple[NDArray[np.float
     return np.empty((rows, channels, size + 24), np.float32), np.empty((rows, size), np.float32)
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def strip_gradient(
     flat: NDArray[Any],
     shape: tuple[int, int, int],
@@ -142,7 +142,7 @@ def strip_gradient(
             )
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _add_squares(
     left: NDArray[np.float32],
     right: NDArray[np.float32],
@@ -160,7 +160,7 @@ def _add_squares(
         squared[i] += along_z * along_z + along_y * along_y + along_x * along_x
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def squared_gradient_at(
     flat: NDArray[Any], shape: tuple[int, int, int], z: int, y: int, x: int, bound: np.float32
 ) -> np.float32:

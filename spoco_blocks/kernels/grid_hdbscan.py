@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT, as_bits
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT, as_bits
 from spoco_blocks.kernels.rows import widen_row
 from spoco_blocks.kernels.union_find import find
 
@@ -173,7 +173,7 @@ def _condense(
     return members, tree[: count + 1], values[: count + 1]
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _take(members: NDArray[np.int32], ring: NDArray[np.int64], start: int, cluster: int) -> None:
     i = start
     while True:
@@ -183,7 +183,7 @@ def _take(members: NDArray[np.int32], ring: NDArray[np.int64], start: int, clust
             return
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _stability(value: NDArray[np.float64], lost: float) -> float:
     """Give the stability of a cluster that was born with the summed density `lost`, or that of its parts."""
     stability: float = max(value[1] - lost, value[2])

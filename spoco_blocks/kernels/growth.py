@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT, as_channels, widen
+from spoco_blocks.kernels.half import INNER, JIT, as_channels, widen
 
 # Voxels whose embeddings are collected together.
 PART = 512
@@ -99,7 +99,7 @@ class Growth:
         self._waiting = self._waiting[: _grow(self._waiting, self._state, rounds)]
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _collect(
     flat: NDArray[Any],
     sources: NDArray[Any],
@@ -119,7 +119,7 @@ def _collect(
                 vectors[j, c] = flat[c, sources[j]]
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _squared(vectors: NDArray[Any], i: int, means: NDArray[np.float32], label: int) -> np.float32:
     total = np.float32(0)
     for c in range(means.shape[1]):
@@ -128,7 +128,7 @@ def _squared(vectors: NDArray[Any], i: int, means: NDArray[np.float32], label: i
     return total
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _choose(active: NDArray[Any], n: int, chosen: NDArray[np.uint32], state: Any) -> None:
     """Give each voxel the label, of its own and its neighbours', whose mean is nearest; the smallest of equals."""
     labels, places, vectors, means, offsets = state
@@ -148,7 +148,7 @@ def _choose(active: NDArray[Any], n: int, chosen: NDArray[np.uint32], state: Any
         chosen[j] = high
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _nearer(
     vectors: NDArray[Any],
     i: int,

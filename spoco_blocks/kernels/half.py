@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 JIT = {"cache": True, "nogil": True, "fastmath": True, "boundscheck": False}
 # As above where the order of floating-point sums decides the result.
 JIT_EXACT = {"cache": True, "nogil": True, "boundscheck": False}
+# As these two, for functions that make no array, as all are that are called voxel by voxel: others count who holds an
+# array whenever one is sliced or taken out of a tuple, which takes longer than a distance.
+INNER = JIT | {"_nrt": False}
+INNER_EXACT = JIT_EXACT | {"_nrt": False}
 
 
 @intrinsic

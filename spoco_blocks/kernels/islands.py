@@ -8,11 +8,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT
 from spoco_blocks.kernels.union_find import find, union
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def unite(parents: NDArray[Any], pairs: NDArray[Any], joining: NDArray[np.bool_], touched: NDArray[np.bool_]) -> int:
     """Join the islands at the ends of chosen edges.
 
@@ -42,7 +42,7 @@ def unite(parents: NDArray[Any], pairs: NDArray[Any], joining: NDArray[np.bool_]
     return united
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def flatten(parents: NDArray[Any], start: int, stop: int) -> None:
     """Make the parent of the nodes start..stop their root, in place, where those before have theirs.
 
@@ -54,7 +54,7 @@ def flatten(parents: NDArray[Any], start: int, stop: int) -> None:
         parents[node] = parents[parents[node]]
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def count_members(
     islands: NDArray[Any],
     touched: NDArray[np.bool_],
@@ -87,7 +87,7 @@ def count_members(
             touched[node] = False
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def assign_batches(
     islands: NDArray[Any],
     counts: NDArray[Any],
@@ -219,14 +219,14 @@ def balls(
     return voxels, totals, radius
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def add_sizes(roots: NDArray[Any], voxels: NDArray[np.int64], sizes: NDArray[np.int64], start: int, stop: int) -> None:
     """Add the voxels of the nodes start..stop to their clusters: (n,) each, `sizes` in place, at the roots."""
     for node in range(start, stop):
         sizes[roots[node]] += voxels[node]
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def number_roots(
     roots: NDArray[Any], sizes: NDArray[np.int64], least: int, ids: NDArray[Any], number: int, start: int, stop: int
 ) -> int:

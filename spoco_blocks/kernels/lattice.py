@@ -13,7 +13,7 @@ from spoco_blocks.kernels.borders import UNKNOWN, DistanceBounds
 from spoco_blocks.kernels.distance import FAR
 from spoco_blocks.kernels.gradient import squared_gradient_at, strip_buffers, strip_rows
 from spoco_blocks.kernels.growable import with_room
-from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels
+from spoco_blocks.kernels.half import INNER, INNER_EXACT, JIT_EXACT, as_channels
 from spoco_blocks.kernels.rows import widen_row
 
 MIXED = np.uint32(0xFFFFFFFF)
@@ -176,7 +176,7 @@ def _spread(
     return empty[:empties].copy(), odd[:odds].copy()
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _rows_around(shape: tuple[int, int, int], z: int, y: int, step: tuple[int, int, int]) -> tuple[int, int, int, int]:
     """Give where the four rows of the lattice around a row of voxels begin; the same ones where it lies on one."""
     nz, ny, nx = shape
@@ -185,7 +185,7 @@ def _rows_around(shape: tuple[int, int, int], z: int, y: int, step: tuple[int, i
     return (z0 * ny + y0) * nx, (z0 * ny + y1) * nx, (z1 * ny + y0) * nx, (z1 * ny + y1) * nx
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _agree(
     flat: NDArray[np.uint32],
     around: tuple[int, int, int, int],
@@ -201,7 +201,8 @@ def _agree(
         same = (first[i] == second[i]) & (first[i] == third[i]) & (first[i] == fourth[i])
         agreed[i] = first[i] if same else MIXED
     if step == 1:
-        labels[:] = agreed
+        for i in range(n):
+            labels[i] = agreed[i]
         return
     for i in range(n - 1):
         labels[2 * i] = agreed[i]
@@ -209,7 +210,7 @@ def _agree(
     labels[2 * n - 2 :] = agreed[n - 1]
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _load(
     flat: NDArray[Any], foreground: NDArray[np.bool_], z: int, start: int, stop: int, loaded: NDArray[np.float32]
 ) -> None:
@@ -223,7 +224,7 @@ def _load(
             widen_row(flat[c, base : base + nx], loaded[y - start, c, :nx])
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _measure(
     values: NDArray[np.float32], labels: NDArray[np.uint32], means: NDArray[np.float32], squared: NDArray[np.float32]
 ) -> None:
@@ -244,14 +245,14 @@ def _measure(
                 out[i] += difference * difference
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _round_up(squared: NDArray[np.float32], per_unit: np.float32, units: NDArray[np.uint8]) -> None:
     """Give distances in units, rounded up."""
     for x in range(squared.size):
         units[x] = np.uint8(min(np.sqrt(squared[x]) * per_unit + np.float32(1), np.float32(UNKNOWN)))
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _sum(
     values: NDArray[np.float32],
     labels: NDArray[np.uint32],
@@ -268,7 +269,7 @@ def _sum(
                 sums[label, c] += values[c, x]
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _place(
     labels: NDArray[np.uint32],
     inside: NDArray[np.bool_],
@@ -287,7 +288,7 @@ def _place(
     return count
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _change_along_x(values: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Give what the axis that is at hand adds to squared gradients: at most borders enough to look at no other."""
     n = out.size
@@ -300,7 +301,7 @@ def _change_along_x(values: NDArray[np.float32], out: NDArray[np.float32]) -> No
             inner[i] += difference * difference
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _nearest_around(
     vector: NDArray[np.float32],
     lattice: NDArray[np.uint32],

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT
+from spoco_blocks.kernels.half import INNER_EXACT
 
 
 def apply_lookup(labels: NDArray[np.uint32], table: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -62,7 +62,7 @@ def remove_border(padded: NDArray[np.uint32], table: NDArray[np.uint32]) -> NDAr
     return out
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _inner_rows(padded: NDArray[np.uint32], table: NDArray[np.uint32], out: NDArray[np.uint32]) -> None:
     nz, ny, nx = out.shape
     for z in range(nz):
@@ -72,7 +72,7 @@ def _inner_rows(padded: NDArray[np.uint32], table: NDArray[np.uint32], out: NDAr
                 to[x] = table[row[x]]
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _look_up(labels: NDArray[np.uint32], table: NDArray[Any], out: NDArray[Any]) -> bool:
     for i in range(labels.size):
         label = labels[i]

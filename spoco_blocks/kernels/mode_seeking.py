@@ -13,7 +13,7 @@ from spoco_blocks.kernels.half import JIT, as_bits
 from spoco_blocks.kernels.nearest import WITHIN, nearest_mode
 from spoco_blocks.kernels.rows import load_row
 
-ModeTable = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
+ModeTable = tuple[NDArray[Any], ...]
 
 # Neighbours kept per mode for the triangle bound; beyond them a voxel far from everything is compared with all modes.
 NEIGHBOURS = 256
@@ -130,6 +130,8 @@ def mode_table(modes: NDArray[np.float32]) -> ModeTable:
         Their squared distances.
     lines : ndarray of float32, shape (c, k)
         The modes, channel by channel.
+    distances : ndarray of float32, shape (k,)
+        Scratch memory.
     """
     modes = np.ascontiguousarray(modes, np.float32)
     k = len(modes)
@@ -149,7 +151,7 @@ def mode_table(modes: NDArray[np.float32]) -> ModeTable:
         order = np.argsort(np.take_along_axis(squared, chosen, 1), axis=1, kind="stable")[:, :width]
         neighbours[rows] = np.take_along_axis(chosen, order, 1)
         gaps[rows] = np.maximum(np.take_along_axis(squared, neighbours[rows], 1), 0)
-    return modes, neighbours, gaps, np.ascontiguousarray(modes.T)
+    return modes, neighbours, gaps, np.ascontiguousarray(modes.T), np.empty(k, np.float32)
 
 
 @njit(**JIT)
@@ -242,7 +244,7 @@ def _nearest(
     embeddings: NDArray[Any], mask: NDArray[np.bool_], table: Any, bound: np.float32, nearest: NDArray[np.int32]
 ) -> None:
     channels, nz, ny, nx = embeddings.shape
-    modes, _, gaps, _ = table
+    modes, _, gaps = table[:3]
     k = len(modes)
     row = np.empty((nx, channels), np.float32)
     scratch = np.empty((channels, nx), np.float32)

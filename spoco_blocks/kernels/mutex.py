@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT
 from spoco_blocks.kernels.union_find import find
 
 
@@ -84,7 +84,7 @@ def mutex_clusters(
     return roots
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _slot(keys: NDArray[np.int64], a: int, b: int, n: int) -> int:
     """Give where the pair is in the hash set, or where it would be put."""
     key = min(a, b) * n + max(a, b)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT
 from spoco_blocks.kernels.union_find import find
 
 # Strengths are sorted by counting: one level per value of a byte.
@@ -74,7 +74,7 @@ def mutex_watershed(
     return labels
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _bounds(extent: int, step: int) -> tuple[int, int]:
     """Give the range of places whose partner is in the array as well."""
     return max(0, -step), max(0, min(extent, extent - step))
@@ -204,7 +204,7 @@ def _join(
                 parents[b] = a
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _excluded(
     other: int,
     start: int,

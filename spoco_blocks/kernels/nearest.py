@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from spoco_blocks.kernels.distance import squared_distance
-from spoco_blocks.kernels.half import JIT
+from spoco_blocks.kernels.half import INNER, JIT
 
 # The triangle bound on squared distances is 4; a little more, so that rounding never rules out a mode that is as near.
 WITHIN = np.float32(4.001)
@@ -17,7 +17,7 @@ WITHIN = np.float32(4.001)
 SOON = 8
 
 
-@njit(**JIT)
+@njit(**INNER)
 def nearest_mode(
     vector: NDArray[np.float32], guess: int, above: int, before: int, table: Any
 ) -> tuple[int, np.float32]:
@@ -45,7 +45,7 @@ def nearest_mode(
     -----
     One distance where the guess is right and its neighbours are far, by the triangle inequality (Elkan, ICML 2003).
     """
-    modes, _, gaps, _ = table
+    modes, _, gaps = table[:3]
     k = len(modes)
     squared = squared_distance(vector, modes[guess])
     if k == 1 or gaps[guess, 0] > WITHIN * squared:
@@ -54,7 +54,7 @@ def nearest_mode(
     return _closest(vector, mode, squared, table)  # type: ignore[no-any-return]
 
 
-@njit(**JIT)
+@njit(**INNER)
 def nearer_hint(
     vector: NDArray[np.float32],
     guess: int,
@@ -92,7 +92,7 @@ def no_strays(channels: int) -> Any:
     return np.zeros((8, channels), np.float32), np.zeros(8, np.float32), np.zeros(8, np.int32), np.zeros(1, np.int32)
 
 
-@njit(**JIT)
+@njit(**INNER)
 def find_stray(vector: NDArray[np.float32], bound: np.float32, strays: Any) -> tuple[int, bool]:
     """Compare an embedding with earlier ones that have no mode within reach.
 
@@ -130,7 +130,7 @@ def find_stray(vector: NDArray[np.float32], bound: np.float32, strays: Any) -> t
     return name, alone
 
 
-@njit(**JIT)
+@njit(**INNER)
 def keep_stray(vector: NDArray[np.float32], squared: np.float32, bound: np.float32, strays: Any) -> int:
     """Keep an embedding whose nearest mode is out of reach, in place of the oldest one, and give its name: 1, 2, ...
 
@@ -155,10 +155,10 @@ def keep_stray(vector: NDArray[np.float32], squared: np.float32, bound: np.float
     return int(count[0])
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _closest(vector: NDArray[np.float32], start: int, squared: np.float32, table: Any) -> tuple[int, np.float32]:
     """Give the nearest mode, starting from one whose squared distance is known."""
-    modes, neighbours, gaps, lines = table
+    modes, neighbours, gaps, lines, distances = table
     best = squared
     mode = start
     for q in range(min(SOON, neighbours.shape[1])):
@@ -172,7 +172,7 @@ def _closest(vector: NDArray[np.float32], start: int, squared: np.float32, table
     if len(modes) - 1 <= SOON:
         return mode, best
     # All at once, channel by channel, which vector code does in the time of a few one by one.
-    distances = np.zeros(len(modes), np.float32)
+    distances[:] = 0
     for c in range(vector.size):
         line, value = lines[c], vector[c]
         for candidate in range(distances.size):

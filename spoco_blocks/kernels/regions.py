@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT, JIT_EXACT, as_channels
+from spoco_blocks.kernels.half import INNER, INNER_EXACT, JIT_EXACT, as_channels
 from spoco_blocks.kernels.rows import widen_row
 
 # Voxels that are taken together: a channel of them stays in the innermost cache.
@@ -126,7 +126,7 @@ def _statistics(
                     sums[runs[j, 0], c] += _sum(line[runs[j, 1] : runs[j, 2]])
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _sum(line: NDArray[np.float32]) -> float:
     total = 0.0
     for i in range(line.size):
@@ -134,7 +134,7 @@ def _sum(line: NDArray[np.float32]) -> float:
     return total
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _widen_box(
     box_start: NDArray[np.int64],
     box_stop: NDArray[np.int64],
@@ -152,7 +152,7 @@ def _widen_box(
     box_stop[label, 2] = max(box_stop[label, 2], x_stop)
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _slot(keys: NDArray[np.int64], key: int) -> np.int64:
     # Fibonacci hashing: the product's upper bits depend on all bits of the key.
     mask = keys.size - 1
@@ -175,7 +175,7 @@ def _doubled(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArra
     return wide_keys, wide_counts
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _count_row(
     first: NDArray[np.uint32],
     second: NDArray[np.uint32],

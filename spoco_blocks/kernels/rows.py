@@ -8,10 +8,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT, widen
+from spoco_blocks.kernels.half import INNER_EXACT, widen
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def widen_row(values: NDArray[Any], out: NDArray[np.float32]) -> None:
     """Convert one channel of one row to float32.
 
@@ -30,7 +30,7 @@ def widen_row(values: NDArray[Any], out: NDArray[np.float32]) -> None:
         out[x] = widen(values[x])
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def load_row(
     embeddings: NDArray[Any], z: int, y: int, channels_first: NDArray[np.float32], voxels_first: NDArray[np.float32]
 ) -> None:

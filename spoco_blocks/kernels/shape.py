@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT
 
 # Products of positions whose sums are kept: zz, yy, xx, zy, zx, yx.
 PRODUCTS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
@@ -86,7 +86,7 @@ def contacts_by_axis(labels: NDArray[np.uint32]) -> NDArray[np.int64]:
     return np.concatenate(rows)
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _moments(labels: NDArray[np.uint32], moments: NDArray[np.int64]) -> None:
     nz, ny, nx = labels.shape
     for z in range(nz):
@@ -114,7 +114,7 @@ def _moments(labels: NDArray[np.uint32], moments: NDArray[np.int64]) -> None:
                 total[5] += y * along
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _open_faces(labels: NDArray[np.uint32], faces: NDArray[np.int64]) -> None:
     nz, ny, nx = labels.shape
     for z in range(nz):

@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
-from spoco_blocks.kernels.half import JIT_EXACT
+from spoco_blocks.kernels.half import INNER_EXACT
 
 
 def object_boxes(labels: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
@@ -65,7 +65,7 @@ def surface(inside: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.ui
     return np.rint(2 * vertices).astype(np.int64), triangles.astype(np.uint32)
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _extend_boxes(
     labels: NDArray[np.uint32], ids: NDArray[np.uint32], start: NDArray[np.int64], stop: NDArray[np.int64]
 ) -> None:

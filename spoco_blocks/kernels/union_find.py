@@ -7,10 +7,10 @@ from typing import Any
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT
+from spoco_blocks.kernels.half import INNER_EXACT
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def find(parents: NDArray[Any], item: int) -> int:
     """Give the root of an item and shorten the way to it.
 
@@ -36,7 +36,7 @@ def find(parents: NDArray[Any], item: int) -> int:
     return item
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def union(parents: NDArray[Any], first: int, second: int) -> int:
     """Join two sets under the smaller of their roots.
 
