@@ -178,12 +178,8 @@ def _closest(vector: NDArray[np.float32], start: int, squared: np.float32, table
         for candidate in range(distances.size):
             difference = line[candidate] - value
             distances[candidate] += difference * difference
-    least = best
     for candidate in range(distances.size):
-        least = min(least, distances[candidate])
-    least *= np.float32(1.00001)
-    for candidate in range(distances.size):
-        if distances[candidate] <= least:
+        if distances[candidate] <= np.float32(1.00001) * best:
             # Once more, so that a distance does not depend on the way to it.
             other = squared_distance(vector, modes[candidate])
             if other < best or (other == best and candidate < mode):

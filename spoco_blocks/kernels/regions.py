@@ -122,16 +122,16 @@ def _statistics(
             base, size = (z * ny + first) * nx, (last - first) * nx
             for c in range(len(flat) if count > 0 else 0):
                 widen_row(flat[c, base : base + size], line[:size])
-                for j in range(count):
-                    sums[runs[j, 0], c] += _sum(line[runs[j, 1] : runs[j, 2]])
+                _add_runs(line, runs[:count], sums[:, c])
 
 
 @njit(**INNER)
-def _sum(line: NDArray[np.float32]) -> float:
-    total = 0.0
-    for i in range(line.size):
-        total += line[i]
-    return total
+def _add_runs(line: NDArray[np.float32], runs: NDArray[np.int64], sums: NDArray[np.float64]) -> None:
+    for j in range(len(runs)):
+        total, run = 0.0, line[runs[j, 1] : runs[j, 2]]
+        for i in range(run.size):
+            total += run[i]
+        sums[runs[j, 0]] += total
 
 
 @njit(**INNER_EXACT)
