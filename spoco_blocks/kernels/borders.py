@@ -166,21 +166,36 @@ def _choose(
     strides = (wy * wx, wx)
     labels = padded.reshape(-1)
     chosen = np.empty(places.size, np.uint32)
-    sources, listed = np.empty(PART, np.int64), np.empty(PART, np.int64)
+    sources, listed = np.empty(PART, np.uint64), np.empty(PART, np.int64)
     vectors = np.empty((PART, len(flat)), np.float32)
     for start in range(0, places.size, PART):
         size = _list_doubtful(labels, places, start, strides, means, evenness, known, chosen, listed)
+        _read(flat, padded.shape, places, listed[:size], sources, vectors)
         for j in range(size):
-            row, x = _split(places[listed[j]], wx)
-            z, y = _split(row, wy)
-            sources[j] = ((z - 1) * (wy - 2) + y - 1) * (wx - 2) + x - 1
-        # Channel by channel: each part is read in one run.
-        for c in range(len(flat)):
-            for j in range(size):
-                vectors[j, c] = widen(flat[c, sources[j]])
-        for j in range(size):
-            chosen[listed[j]] = _choose_one(vectors[j], labels, places[listed[j]], strides, means, evenness)
+            chosen[listed[j]] = _choose_one(vectors, j, labels, places[listed[j]], strides, means, evenness)
     return chosen
+
+
+@njit(**INNER)
+def _read(
+    flat: NDArray[Any],
+    shape: tuple[int, int, int],
+    places: NDArray[np.int64],
+    listed: NDArray[np.int64],
+    sources: NDArray[np.uint64],
+    vectors: NDArray[np.float32],
+) -> None:
+    """Give the embeddings of listed voxels."""
+    _, wy, wx = shape
+    for j in range(listed.size):
+        row, x = _split(places[listed[j]], wx)
+        z, y = _split(row, wy)
+        sources[j] = ((z - 1) * (wy - 2) + y - 1) * (wx - 2) + x - 1
+    # Channel by channel: each part is read in one run.
+    for c in range(len(flat)):
+        channel = flat[c]
+        for j in range(listed.size):
+            vectors[j, c] = widen(channel[sources[j]])
 
 
 @njit(**INNER)
@@ -242,7 +257,8 @@ def _others(
 
 @njit(**INNER)
 def _choose_one(
-    vector: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    j: int,
     labels: NDArray[np.uint32],
     place: int,
     strides: tuple[int, int],
@@ -253,7 +269,7 @@ def _choose_one(
     low, high, more = _others(labels, place, strides, choice)
     if low == high:
         # 0 where what was beside it has become its own.
-        better = high != 0 and _is_better(vector, means[choice], means[high], evenness * np.float32(more))
+        better = high != 0 and _is_better(vectors[j], means[choice], means[high], evenness * np.float32(more))
         return high if better else choice
     offsets = (-strides[0], -strides[1], -1, 1, strides[1], strides[0])
     last = choice
@@ -265,7 +281,7 @@ def _choose_one(
         more = np.int64(0)
         for other in offsets:
             more += np.int64(labels[place + other] == label) - np.int64(labels[place + other] == choice)
-        if _is_better(vector, means[choice], means[label], evenness * np.float32(more)):
+        if _is_better(vectors[j], means[choice], means[label], evenness * np.float32(more)):
             choice = label
     return choice
 
