@@ -218,7 +218,7 @@ class Modes:
         self, embeddings: NDArray[Any], foreground: NDArray[np.bool_], threshold: float, regions: int = 1
     ) -> tuple[NDArray[np.intp], int]:
         """Give core voxels, a few times as many as are drawn, and of every how many rows they are."""
-        every = int(np.clip(np.count_nonzero(foreground) // (8 * self.samples_per_region * regions), 1, 64))
+        every = int(np.clip(np.count_nonzero(foreground) // (4 * self.samples_per_region * regions), 1, 64))
         return np.flatnonzero(core_mask(embeddings, foreground, threshold, every)), every
 
     def _seek_among(

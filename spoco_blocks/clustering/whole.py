@@ -62,4 +62,4 @@ def segment(
         small_distance=small_distance,
     )
     table = np.unique(roots, return_inverse=True)[1].astype(np.uint32)
-    return apply_lookup(labels, table)
+    return apply_lookup(labels, table, out=labels)

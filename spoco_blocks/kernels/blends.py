@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.growable import with_room
-from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT, as_channels, widen
+from spoco_blocks.kernels.half import INNER_EXACT, as_channels, widen
+from spoco_blocks.kernels.regions import contacts_at
 
 # How far beside the line between two neighbours a blend of them may lie, as a part of the line's length: half of what
 # a third mean has that is as far from both as they are from each other, and is blended with one of them by a third.
@@ -52,12 +52,12 @@ def blend_owners(
     -----
     The mean of a blend lies on the line from its owner's mean to that of another neighbour, or to the embedding of the
     background behind it; that of a thin object lies beside both. O(m) time; embeddings are read at the voxels of flat
-    fragments alone. Memory: 8 bytes for each face between labels.
+    fragments alone. Memory: 64 bytes for each pair of labels.
     """
     labels = padded.reshape(-1)
     first = int(labels[places].min(initial=len(means)))
-    keys, faces = np.unique(_contacts(labels, places, padded.shape, first), return_counts=True)
-    pairs = np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)
+    found, faces = contacts_at(padded, places, first)
+    pairs = found.astype(np.int64)
     voxels = np.bincount(labels[places], minlength=len(means))
     voxels[:first] = padded.size
     wanted = np.zeros(len(means), np.bool_)
@@ -146,18 +146,17 @@ def owners_by_contacts(
     ndarray of uint32, shape (k + 1,)
         The owner of each label; itself where it is no blend.
     """
-    count = len(means) - 1
-    owners = np.arange(count + 1, dtype=np.uint32)
+    owners = np.arange(len(means), dtype=np.uint32)
+    flat, larger = flat_labels(pairs, faces, voxels, thickness)
+    owner = np.zeros(len(means), np.int64)
+    owner[flat] = larger
     both = np.concatenate([pairs, pairs[:, ::-1]])
-    order = np.argsort(both[:, 0], kind="stable")
-    bounds = np.searchsorted(both[order, 0], np.arange(count + 2))
-    for label, owner in zip(*flat_labels(pairs, faces, voxels, thickness), strict=True):
-        others = both[order[bounds[label] : bounds[label + 1]], 1]
-        ends = means[others[others != owner]]
-        if behind[1][label]:
-            ends = np.concatenate([ends, behind[0][label : label + 1] / behind[1][label]])
-        if len(ends) and _on_a_line(means[label], means[owner], ends):
-            owners[label] = owner
+    both = both[(owner[both[:, 0]] > 0) & (both[:, 1] != owner[both[:, 0]])]
+    seen = flat[behind[1][flat] > 0]
+    ends = np.concatenate([means[both[:, 1]], behind[0][seen] / behind[1][seen, None]])
+    labels = np.concatenate([both[:, 0], seen])
+    blends = labels[_on_a_line(means[labels], means[owner[labels]], ends)]
+    owners[blends] = owner[blends]
     # Owners are larger, so that following them comes to an end.
     while not np.array_equal(owners, owners[owners]):
         owners = owners[owners]
@@ -178,33 +177,13 @@ def _first_of_each(small: NDArray[np.int64], rank: NDArray[Any], large: NDArray[
     return first
 
 
-def _on_a_line(mean: NDArray[Any], start: NDArray[Any], ends: NDArray[Any]) -> bool:
-    """Whether a mean lies near the line from one point to one of others, between the two."""
-    along = ends.astype(np.float64) - start
+def _on_a_line(means: NDArray[Any], starts: NDArray[Any], ends: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say which means lie near the line from one point to another, between the two."""
+    along, from_start = ends.astype(np.float64) - starts, means - starts
     lengths = np.maximum((along**2).sum(1), 1e-12)
-    place = along @ (mean - start) / lengths
-    beside = (mean - start) - place[:, None] * along
-    return bool((((beside**2).sum(1) < BESIDE**2 * lengths) & (place > 0) & (place < 1)).any())
-
-
-@njit(**JIT_EXACT)
-def _contacts(
-    labels: NDArray[np.uint32], places: NDArray[np.int64], shape: tuple[int, ...], first: int
-) -> NDArray[np.int64]:
-    """Give both labels, the smaller one in the upper half, of every voxel face between judged voxels and others."""
-    _, wy, wx = shape
-    found = np.empty(4096, np.int64)
-    count = 0
-    for place in places:
-        own = np.int64(labels[place])
-        found = with_room(found, count + 6)
-        for offset in (-wy * wx, -wx, -1, 1, wx, wy * wx):
-            other = np.int64(labels[place + offset])
-            # A face between two judged voxels is seen from both.
-            if other not in (0, own) and (other < first or offset > 0):
-                found[count] = min(own, other) << 32 | max(own, other)
-                count += 1
-    return found[:count].copy()
+    place = (along * from_start).sum(1) / lengths
+    beside = from_start - place[:, None] * along
+    return ((beside**2).sum(1) < BESIDE**2 * lengths) & (place > 0) & (place < 1)  # type: ignore[no-any-return]
 
 
 @njit(**INNER_EXACT)

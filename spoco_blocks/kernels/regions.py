@@ -13,6 +13,8 @@ from spoco_blocks.kernels.rows import widen_row
 
 # Voxels that are taken together: a channel of them stays in the innermost cache.
 STRIP_VOXELS = 2048
+# Voxels whose pairs the table is given room for at once.
+PART = 64
 
 Statistics = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
@@ -76,7 +78,38 @@ def contacts(labels: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np
     One pass with an open-addressing hash table: O(n) time, at most 64 bytes per pair and 192 per
     voxel of a row.
     """
-    keys, counts = _count_contacts(labels)
+    return _sorted_pairs(*_count_contacts(labels))
+
+
+def contacts_at(
+    padded: NDArray[np.uint32], places: NDArray[np.int64], first: int
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Count the voxel faces at which two labels touch, at the voxels of some labels.
+
+    Parameters
+    ----------
+    padded : ndarray of uint32, shape (z + 2, y + 2, x + 2)
+        0, or labels, with a border of zeros.
+    places : ndarray of int64, shape (m,)
+        Flat indices, with the border, of all voxels of the labels from `first` on.
+    first : int
+        The smallest of these labels.
+
+    Returns
+    -------
+    pairs, counts : ndarray of uint32, shape (n, 2), ndarray of int64, shape (n,)
+        As `contacts` gives them; of every pair one label at least is `first` or more.
+
+    Notes
+    -----
+    O(m) time, at most 64 bytes per pair.
+    """
+    if first <= 1:
+        return contacts(padded)
+    return _sorted_pairs(*_count_contacts_at(padded.reshape(-1), places, padded.shape, first))
+
+
+def _sorted_pairs(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     unsigned = keys.view(np.uint64)
     order = np.argsort(unsigned)
     unsigned = unsigned[order]
@@ -220,3 +253,49 @@ def _count_contacts(labels: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDAr
             used += _count_row(row[: nx - 1], row[1:], keys, counts)
     taken = keys != 0
     return keys[taken], counts[taken]
+
+
+@njit(**JIT_EXACT)
+def _count_contacts_at(
+    labels: NDArray[np.uint32], places: NDArray[np.int64], shape: tuple[int, ...], first: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    keys = np.zeros(1024, np.int64)
+    counts = np.zeros(1024, np.int64)
+    used = 0
+    for start in range(0, places.size, PART):
+        part = places[start : start + PART]
+        while 2 * (used + 6 * PART) > keys.size:
+            keys, counts = _doubled(keys, counts)
+        used += _count_at(labels, part, shape, first, keys, counts)
+    taken = keys != 0
+    return keys[taken], counts[taken]
+
+
+@njit(**INNER_EXACT)
+def _count_at(
+    labels: NDArray[np.uint32],
+    places: NDArray[np.int64],
+    shape: tuple[int, ...],
+    first: int,
+    keys: NDArray[np.int64],
+    counts: NDArray[np.int64],
+) -> int:
+    """Count the pairs at a few voxels, and give how many were new."""
+    _, wy, wx = shape
+    slot = 0
+    new = 0
+    for place in places:
+        own = np.int64(labels[place])
+        for offset in (-wy * wx, -wx, -1, 1, wx, wy * wx):
+            other = np.int64(labels[place + offset])
+            # A face between two voxels that are listed is seen from both.
+            if other in (0, own) or (other >= first and offset < 0):
+                continue
+            key = min(own, other) << 32 | max(own, other)
+            if keys[slot] != key:
+                slot = _slot(keys, key)
+                if keys[slot] == 0:
+                    keys[slot] = key
+                    new += 1
+            counts[slot] += 1
+    return new
