@@ -68,25 +68,26 @@ def find_fragments(
     growth.grow(max(0, min(settings.blend_voxels, settings.growth_rounds) - reached))
     _add_coreless(settings, growth, embeddings, coreless_threshold)
     growth.grow(settings.growth_rounds - min(settings.blend_voxels, settings.growth_rounds))
-    _regrow_blends(settings, padded, embeddings, foreground, growth.means, first)
+    _regrow_blends(settings, padded, embeddings, foreground, growth.means, np.flatnonzero(padded >= first))
     means, bounds = _merge_pieces(settings, spread, growth.means, (z, y, x))
     refine_borders(padded, embeddings, means, settings.refinement_sweeps, bounds=bounds)
     # What has spread along the border of two objects meanwhile looks like a blend of them now.
-    regrown = _regrow_blends(settings, padded, embeddings, foreground, means, first)
-    changed = np.concatenate([regrown, np.flatnonzero(padded >= first)])
+    late = np.flatnonzero(padded >= first)
+    changed = np.concatenate([late, _regrow_blends(settings, padded, embeddings, foreground, means, late)])
     bounds.units.reshape(-1)[changed] = UNKNOWN
     refine_borders(padded, embeddings, means, settings.refinement_sweeps, changed=changed, bounds=bounds)
-    present = count_voxels(padded, len(means)) > 0
+    voxels = count_voxels(padded, len(means))
+    present = voxels > 0
     present[0] = True
     labels = remove_border(padded, (np.cumsum(present) - 1).astype(np.uint32))
     coreless = np.flatnonzero(present) >= cores
-    left = foreground & (labels == 0)
-    if not left.any():
+    if voxels[1:].sum() == np.count_nonzero(foreground):
         return labels, coreless
+    left = foreground & (labels == 0)
     # What no core reaches and has none: fragments of their own rather than holes in the foreground.
-    rest, voxels = equal_components(left.astype(np.int32), max(1, settings.min_core_voxels))
+    rest, sizes = equal_components(left.astype(np.int32), max(1, settings.min_core_voxels))
     labels = np.where(rest > 0, rest + np.uint32(len(coreless) - 1), labels)
-    return labels, np.concatenate([coreless, np.ones(len(voxels) - 1, np.bool_)])
+    return labels, np.concatenate([coreless, np.ones(len(sizes) - 1, np.bool_)])
 
 
 def _spread(
@@ -107,7 +108,8 @@ def _spread(
     growth = Growth(np.pad(cores, 1), vectors, np.flatnonzero(inside & (cores == 0)), means)
     rounds = -(-min(settings.blend_voxels, settings.growth_rounds) // max(step))
     growth.grow(rounds)
-    _regrow_blends(settings, growth.padded, vectors, inside, means, 1, max(step))
+    places = np.flatnonzero(growth.padded)
+    _regrow_blends(settings, growth.padded, vectors, inside, means, places, max(step))
     refine_borders(growth.padded, vectors, means, settings.refinement_sweeps // max(step))
     lattice = growth.padded[1:-1, 1:-1, 1:-1]
     return spread_labels(lattice, embeddings, foreground, means, step, reach, threshold), rounds * max(step)
@@ -151,14 +153,13 @@ def _regrow_blends(
     embeddings: NDArray[Any],
     foreground: NDArray[np.bool_],
     means: NDArray[np.floating[Any]],
-    first: int,
+    places: NDArray[np.int64],
     step: int = 1,
 ) -> NDArray[np.int64]:
-    """Leave what is but a blend of others, of the labels from one on, to its neighbours; and where that was."""
-    if not settings.blend_voxels or len(means) <= first:
+    """Leave what is but a blend of others, of the labels at some voxels, to its neighbours; and where that was."""
+    if not settings.blend_voxels:
         return np.empty(0, np.int64)
     labels = padded.reshape(-1)
-    places: NDArray[np.int64] = np.flatnonzero(labels >= first)
     owners = blend_owners(padded, places, embeddings, foreground, means, -(-settings.blend_voxels // step))
     given_up = owners != np.arange(len(owners))
     places = places[given_up[labels[places]]]

@@ -199,7 +199,7 @@ def _read(
 
 
 @njit(**INNER)
-def _split(place: int, width: int) -> tuple[int, int]:
+def _split(place: int, width: int) -> Any:
     """Give quotient and remainder of numbers that are not negative: quicker than with the signs of Python's."""
     quotient = np.uint64(place) // np.uint64(width)
     return np.int64(quotient), np.int64(place - np.int64(quotient) * width)
@@ -241,7 +241,7 @@ def _list_doubtful(
 @njit(**INNER)
 def _others(
     labels: NDArray[np.uint32], place: int, strides: tuple[int, int], own: np.uint32
-) -> tuple[np.uint32, np.uint32, int]:
+) -> Any:
     """Give the smallest and the largest label beside a voxel that is neither 0 nor its own, and its lead over that."""
     offsets = (-strides[0], -strides[1], -1, 1, strides[1], strides[0])
     one, low, high = np.uint32(1), np.uint32(0xFFFFFFFF), np.uint32(0)
@@ -296,7 +296,7 @@ def _is_better(
         apart = other[c] - own[c]
         farther += apart * (other[c] + own[c] - np.float32(2) * vector[c])
         gap += apart * apart
-    return farther < even * gap  # type: ignore[no-any-return]
+    return bool(farther < even * gap)
 
 
 @njit(**JIT_EXACT)

@@ -15,8 +15,8 @@ from spoco_blocks.kernels.rows import load_row
 
 ModeTable = tuple[NDArray[Any], ...]
 
-# Neighbours kept per mode for the triangle bound; beyond them a voxel far from everything is compared with all modes.
-NEIGHBOURS = 256
+# Neighbours kept per mode for the triangle bound; beyond them a voxel is compared with all modes at once.
+NEIGHBOURS = 8
 
 
 def seek_modes(
@@ -100,8 +100,8 @@ def nearest_modes(
     -----
     Exact. Starts from the mode m of a neighbouring voxel and goes through its neighbours by growing distance until
     |m - m'| > 2 |e - m|, where the triangle inequality rules out all further ones (Elkan, ICML 2003). One or two
-    distances per voxel where objects are wider than a voxel; O(k) at worst. Memory: 4 bytes per voxel and 2 kB per
-    mode.
+    distances per voxel where objects are wider than a voxel; O(k) at worst. Memory: 4 bytes per voxel and 64
+    per mode.
     """
     nearest = np.zeros(mask.shape, np.int32)
     if len(modes) == 0:

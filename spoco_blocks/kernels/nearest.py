@@ -13,8 +13,6 @@ from spoco_blocks.kernels.half import INNER, JIT
 
 # The triangle bound on squared distances is 4; a little more, so that rounding never rules out a mode that is as near.
 WITHIN = np.float32(4.001)
-# Modes that are looked at one by one before all are.
-SOON = 8
 
 
 @njit(**INNER)
@@ -161,7 +159,7 @@ def _closest(vector: NDArray[np.float32], start: int, squared: np.float32, table
     modes, neighbours, gaps, lines, distances = table
     best = squared
     mode = start
-    for q in range(min(SOON, neighbours.shape[1])):
+    for q in range(neighbours.shape[1]):
         if gaps[start, q] > WITHIN * squared:
             return mode, best
         candidate = neighbours[start, q]
@@ -169,7 +167,7 @@ def _closest(vector: NDArray[np.float32], start: int, squared: np.float32, table
         if other < best or (other == best and candidate < mode):
             best = other
             mode = candidate
-    if len(modes) - 1 <= SOON:
+    if neighbours.shape[1] == len(modes) - 1:
         return mode, best
     # All at once, channel by channel, which vector code does in the time of a few one by one.
     distances[:] = 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from oracles import spread
 
+from spoco_blocks.kernels.borders import UNKNOWN
 from spoco_blocks.kernels.lattice import spread_labels
 
 
@@ -23,6 +24,12 @@ def test_equals_voxel_by_voxel(shape, step, dtype):
     np.testing.assert_array_equal(found.padded, np.pad(labels, 1))
     assert found.empty.tolist() == empty
     assert found.odd.tolist() == odd
+    bounds = found.bounds.units[1:-1, 1:-1, 1:-1]
+    distances = np.linalg.norm(embeddings - means[labels].transpose(3, 0, 1, 2), axis=0) / found.bounds.unit
+    known = labels > 0
+    assert (bounds[foreground & ~known] == UNKNOWN).all()
+    assert (bounds[known] + 1e-3 >= np.minimum(distances[known], UNKNOWN)).all()
+    assert (bounds[known] <= distances[known] + 1 + 1e-3).all()
 
 
 def test_means_are_of_voxels_among_their_own():

@@ -6,7 +6,7 @@ import pytest
 
 from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.lookup import apply_lookup
-from spoco_blocks.kernels.regions import contacts, region_statistics
+from spoco_blocks.kernels.regions import contacts, contacts_at, region_statistics
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -81,3 +81,15 @@ def test_lookup_equals_indexing(dtype):
     np.testing.assert_array_equal(out, table[labels])
     with pytest.raises(IndexError, match="no entry"):
         apply_lookup(labels, table[:8])
+
+
+@pytest.mark.parametrize("first", [1, 2, 40, 61])
+def test_contacts_at_some_voxels_are_those_of_their_labels(first):
+    rng = np.random.default_rng(first)
+    labels = rng.integers(0, 60, (9, 10, 11)).astype(np.uint32)
+    padded = np.pad(labels, 1)
+    pairs, counts = contacts(labels)
+    listed = pairs[:, 1] >= first
+    found = contacts_at(padded, np.flatnonzero(padded >= first), first)
+    np.testing.assert_array_equal(found[0], pairs[listed])
+    np.testing.assert_array_equal(found[1], counts[listed])
