@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from bench.phantoms import Phantom
 from spoco_blocks.clustering import Context, Modes
-from spoco_blocks.clustering.modes import MERGE_FACTOR
+from spoco_blocks.clustering.find_fragments import MERGE_FACTOR
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.blends import BESIDE
 from spoco_blocks.kernels.borders import EVENNESS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,8 @@ from spoco_blocks.kernels.regions import contacts
 if TYPE_CHECKING:
     from spoco_blocks.clustering.modes import Modes
 
+# Means of pieces of one object lie this many times the merge radius apart at most: those of small pieces are poor.
+MERGE_FACTOR = 1.25
 # Two voxels of one object may be this many times as far apart as a voxel and a mode: both are noisy.
 ALIKE = 1.5
 # Where a lattice misses cores of more than this part of the foreground, objects are too thin for one.
@@ -100,7 +101,8 @@ def _spread(
 ) -> tuple[Spread, int]:
     """Find the cores of a lattice, let them grow on it and spread to all voxels; and how far they have grown."""
     reach = max(settings.radius, settings.merging)
-    least = -(-settings.min_core_voxels // math.prod(step))
+    # Fewer than there are voxels, since cores are mostly thick; not as few, since noise has small ones.
+    least = -(-settings.min_core_voxels // max(step))
     cores, sizes, sums = label_cores(embeddings, foreground, threshold, modes, reach, least, step)
     means = sums / np.maximum(sizes, 1)[:, None]
     on_lattice = tuple(slice(None, None, s) for s in step)
@@ -186,7 +188,7 @@ def _merge_pieces(
         np.zeros(len(pairs), np.bool_),
         weights,
         means * weights[:, None],
-        merge_distance=settings.merging,
+        merge_distance=MERGE_FACTOR * settings.merging,
         small_voxels=0,
         small_distance=0.0,
     )

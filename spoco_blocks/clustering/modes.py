@@ -18,8 +18,6 @@ from spoco_blocks.kernels.mode_seeking import seek_modes
 
 # Twice the margin within which the loss pulls embeddings of an object to their mean.
 OBJECT_DISTANCE = 1.0
-# Means of pieces of one object lie this many times as far apart at most: those of small pieces are poor.
-MERGE_FACTOR = 1.25
 # Below this a gradient is no more than the rounding of float16 embeddings.
 LEAST_THRESHOLD = 1e-3
 # Edge of the regions in which modes are sought, at most.

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spoco_blocks.clustering.context import Context
-from spoco_blocks.clustering.modes import MERGE_FACTOR, Modes
+from spoco_blocks.clustering.find_fragments import MERGE_FACTOR
+from spoco_blocks.clustering.modes import Modes
 from spoco_blocks.clustering.protocol import Method
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.lookup import apply_lookup

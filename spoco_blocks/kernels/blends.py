@@ -31,8 +31,8 @@ def blend_owners(
     padded : ndarray of uint32, shape (z + 2, y + 2, x + 2)
         0, or 1 to k, with a border of zeros.
     places : ndarray of int64, shape (m,)
-        Flat indices, with the border, of all voxels of the labels that are judged: some label and all above it. Those
-        below are objects, and larger than all of these.
+        Flat indices, with the border, of all voxels of the labels that are judged. All others are objects, and count
+        as larger than these.
     embeddings : ndarray of float16 or float32, shape (c, z, y, x)
         The embedding of every voxel.
     foreground : ndarray of bool, shape (z, y, x)
@@ -55,11 +55,10 @@ def blend_owners(
     fragments alone. Memory: 64 bytes for each pair of labels.
     """
     labels = padded.reshape(-1)
-    first = int(labels[places].min(initial=len(means)))
-    found, faces = contacts_at(padded, places, first)
-    pairs = found.astype(np.int64)
     voxels = np.bincount(labels[places], minlength=len(means))
-    voxels[:first] = padded.size
+    found, faces = contacts_at(padded, places, voxels > 0)
+    pairs = found.astype(np.int64)
+    voxels[voxels == 0] = padded.size
     wanted = np.zeros(len(means), np.bool_)
     wanted[flat_labels(pairs, faces, voxels, thickness)[0]] = True
     behind = background_behind(padded, places[wanted[labels[places]]], embeddings, foreground, thickness, len(means))

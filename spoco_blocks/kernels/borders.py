@@ -239,9 +239,7 @@ def _list_doubtful(
 
 
 @njit(**INNER)
-def _others(
-    labels: NDArray[np.uint32], place: int, strides: tuple[int, int], own: np.uint32
-) -> Any:
+def _others(labels: NDArray[np.uint32], place: int, strides: tuple[int, int], own: np.uint32) -> Any:
     """Give the smallest and the largest label beside a voxel that is neither 0 nor its own, and its lead over that."""
     offsets = (-strides[0], -strides[1], -1, 1, strides[1], strides[0])
     one, low, high = np.uint32(1), np.uint32(0xFFFFFFFF), np.uint32(0)

@@ -82,31 +82,31 @@ def contacts(labels: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np
 
 
 def contacts_at(
-    padded: NDArray[np.uint32], places: NDArray[np.int64], first: int
+    padded: NDArray[np.uint32], places: NDArray[np.int64], listed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Count the voxel faces at which two labels touch, at the voxels of some labels.
+    """Count the voxel faces at which two labels touch, of which one at least is listed.
 
     Parameters
     ----------
     padded : ndarray of uint32, shape (z + 2, y + 2, x + 2)
-        0, or labels, with a border of zeros.
+        0, or 1 to k, with a border of zeros.
     places : ndarray of int64, shape (m,)
-        Flat indices, with the border, of all voxels of the labels from `first` on.
-    first : int
-        The smallest of these labels.
+        Flat indices, with the border, of all voxels of the listed labels.
+    listed : ndarray of bool, shape (k + 1,)
+        Which labels these are.
 
     Returns
     -------
     pairs, counts : ndarray of uint32, shape (n, 2), ndarray of int64, shape (n,)
-        As `contacts` gives them; of every pair one label at least is `first` or more.
+        As `contacts` gives them.
 
     Notes
     -----
     O(m) time, at most 64 bytes per pair.
     """
-    if first <= 1:
+    if listed[1:].all():
         return contacts(padded)
-    return _sorted_pairs(*_count_contacts_at(padded.reshape(-1), places, padded.shape, first))
+    return _sorted_pairs(*_count_contacts_at(padded.reshape(-1), places, padded.shape, listed))
 
 
 def _sorted_pairs(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -257,7 +257,7 @@ def _count_contacts(labels: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDAr
 
 @njit(**JIT_EXACT)
 def _count_contacts_at(
-    labels: NDArray[np.uint32], places: NDArray[np.int64], shape: tuple[int, ...], first: int
+    labels: NDArray[np.uint32], places: NDArray[np.int64], shape: tuple[int, ...], listed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     keys = np.zeros(1024, np.int64)
     counts = np.zeros(1024, np.int64)
@@ -266,7 +266,7 @@ def _count_contacts_at(
         part = places[start : start + PART]
         while 2 * (used + 6 * PART) > keys.size:
             keys, counts = _doubled(keys, counts)
-        used += _count_at(labels, part, shape, first, keys, counts)
+        used += _count_at(labels, part, shape, listed, keys, counts)
     taken = keys != 0
     return keys[taken], counts[taken]
 
@@ -276,7 +276,7 @@ def _count_at(
     labels: NDArray[np.uint32],
     places: NDArray[np.int64],
     shape: tuple[int, ...],
-    first: int,
+    listed: NDArray[np.bool_],
     keys: NDArray[np.int64],
     counts: NDArray[np.int64],
 ) -> int:
@@ -289,7 +289,7 @@ def _count_at(
         for offset in (-wy * wx, -wx, -1, 1, wx, wy * wx):
             other = np.int64(labels[place + offset])
             # A face between two voxels that are listed is seen from both.
-            if other in (0, own) or (other >= first and offset < 0):
+            if other in (0, own) or (listed[other] and offset < 0):
                 continue
             key = min(own, other) << 32 | max(own, other)
             if keys[slot] != key:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spoco_blocks.clustering import METHODS, Method, Modes
-from spoco_blocks.clustering.modes import MERGE_FACTOR, OBJECT_DISTANCE
+from spoco_blocks.clustering.find_fragments import MERGE_FACTOR
+from spoco_blocks.clustering.modes import OBJECT_DISTANCE
 from spoco_blocks.kernels.contingency import merge_tables
 from spoco_blocks.kernels.sparse_scores import sparse_scores
 from spoco_blocks.learn.label_values import BACKGROUND

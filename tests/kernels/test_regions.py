@@ -83,13 +83,14 @@ def test_lookup_equals_indexing(dtype):
         apply_lookup(labels, table[:8])
 
 
-@pytest.mark.parametrize("first", [1, 2, 40, 61])
-def test_contacts_at_some_voxels_are_those_of_their_labels(first):
+@pytest.mark.parametrize(("first", "even"), [(1, None), (2, None), (40, None), (61, None), (0, 0), (0, 1)])
+def test_contacts_at_some_voxels_are_those_of_their_labels(first, even):
     rng = np.random.default_rng(first)
     labels = rng.integers(0, 60, (9, 10, 11)).astype(np.uint32)
     padded = np.pad(labels, 1)
     pairs, counts = contacts(labels)
-    listed = pairs[:, 1] >= first
-    found = contacts_at(padded, np.flatnonzero(padded >= first), first)
+    chosen = np.arange(60) >= first if even is None else np.arange(60) % 2 == even
+    listed = chosen[pairs].any(1)
+    found = contacts_at(padded, np.flatnonzero(chosen[padded] & (padded > 0)), chosen)
     np.testing.assert_array_equal(found[0], pairs[listed])
     np.testing.assert_array_equal(found[1], counts[listed])

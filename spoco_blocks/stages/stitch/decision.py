@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spoco_blocks.clustering.modes import MERGE_FACTOR, OBJECT_DISTANCE
+from spoco_blocks.clustering.find_fragments import MERGE_FACTOR
+from spoco_blocks.clustering.modes import OBJECT_DISTANCE
 from spoco_blocks.errors import ResourceError
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.islands import add_sizes, number_roots
