@@ -54,6 +54,20 @@ def restitch(args: argparse.Namespace) -> None:
         print("This decision is kept. Write it into the configuration as well, then run snakemake, which relabels.")
 
 
+def view(args: argparse.Namespace) -> None:
+    """Show a segmentation in neuroglancer: give a link, and serve the files that it names until Ctrl-C."""
+    from spoco_blocks.stages.view import FileServer, find_scene, serve
+
+    scene = find_scene(Layout(args.results), args.segmentation)
+    server = FileServer(scene.folders, args.port)
+    print(
+        f"Open this in a browser on this machine; where it asks, allow access to the local network:\n\n"
+        f"{scene.link(server.address)}\n\nShown: {', '.join(scene.places)}. Ctrl-C ends it.",
+        flush=True,
+    )
+    serve(server)
+
+
 def running(args: argparse.Namespace) -> None:
     """Refuse to go on where processes or Slurm jobs of another run still work on the results."""
     from spoco_blocks.engine.running import refuse_others
@@ -103,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     arguments.of_fetch(add(fetch))
     arguments.of_status(add(status))
     arguments.of_restitch(add(restitch))
+    arguments.of_view(add(view))
     arguments.of_running(add(running))
     add(schema)
     return parser

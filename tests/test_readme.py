@@ -35,7 +35,7 @@ def test_make_targets_exist():
 
 def test_commands_in_the_text_exist(capsys):
     named = set(re.findall(r"`spoco-blocks ([a-z]+)", README))
-    assert named == {"plan", "status"}
+    assert named == {"plan", "status", "view"}
     for command in named:
         with pytest.raises(SystemExit) as end:
             cli.main([command, "--help"])

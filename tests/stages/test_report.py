@@ -295,6 +295,6 @@ def test_says_how_viewers_open_it(tmp_path, raw):
     _, page = written(tmp_path, content(stores=(*raw, "results/segmentation.zarr")))
     text = " ".join(" ".join(page.text).split())
     names = ["'my data/raw.zarr'"] * bool(raw) + ["results/segmentation.zarr"]
-    assert " ".join(["napari --plugin napari-ome-zarr", *names, "in the folder"]) in text
+    assert " ".join(["napari --plugin napari-ome-zarr", *names, "and in neuroglancer, spoco-blocks view 'c"]) in text
     assert ("raw_pyramid: true" in text) == (not raw)
     assert "napari" not in written(tmp_path, content())[0]
