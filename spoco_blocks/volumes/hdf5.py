@@ -88,9 +88,9 @@ def _dataset(file: Any, uri: str, name: str) -> Any:
         return next(iter(known.values()))
     if name not in known:
         listed = ", ".join(f"{key} ({'x'.join(map(str, node.shape))} {node.dtype})" for key, node in known.items())
-        raise VolumeNotFoundError(
-            f"{uri}: no dataset {name!r}; the file holds {listed or 'none'}. Add one to the path."
-        )
+        wrong = f"no dataset {name!r}" if name else "names no dataset"
+        example = f" Add one to the path: {uri.removesuffix(f'/{name}')}/{next(iter(known))}." if known else ""
+        raise VolumeNotFoundError(f"{uri}: {wrong}; the file holds {listed or 'none'}.{example}")
     return known[name]
 
 
