@@ -272,18 +272,8 @@ def test_times_read_well():
 
 
 def test_validation_scores_are_explained_and_the_fine_print_stays_in_the_table(tmp_path):
-    curves = [
-        (
-            i,
-            {
-                "pull": 1.0,
-                "validation_mean_iou": 0.5 if i % 10 == 0 else np.nan,
-                "gradient_norm_down": 1.0,
-                "lost": 1.0,
-            },
-        )
-        for i in range(1, 50)
-    ]
+    fine = {"pull": 1.0, "gradient_norm_down": 1.0, "lost": 1.0}
+    curves = [(i, {**fine, "validation_mean_iou": 0.5 if i % 10 == 0 else np.nan}) for i in range(1, 50)]
     page, _ = written(tmp_path, content(curves=curves))
     assert "Mean IoU of annotated objects that training never saw" in page
     assert "Gradient norm down" not in page
