@@ -86,7 +86,7 @@ def check_results(results: Path) -> None:
     page = (results / "report.html").read_text()
     assert "http://" not in re.sub(r"http://www\.w3\.org/[^\"']*", "", page)
     assert f"{scores['ap50']:.2f}" in page
-    assert "that lie across seams agree with the segmentation" in page
+    assert "1 block that lies across seams agrees with the segmentation" in page
 
 
 def check_what_a_change_runs(configured: dict, would_run: Callable[[], set[str]]) -> None:
