@@ -33,7 +33,7 @@ from spoco_blocks.stages.raw_pyramid import run_raw_pyramid
 from spoco_blocks.stages.skeleton import run_skeleton
 from spoco_blocks.stages.view import FileServer, find_scene
 from spoco_blocks.stages.view.server import byte_range
-from spoco_blocks.volumes import open_volume
+from spoco_blocks.volumes import create_ome_zarr, open_volume
 
 SHAPE, SIZE_NM, BLOCKS, FACTORS = (24, 80, 150), (40.0, 20.0, 20.0), (12, 32, 128), ((1, 2, 2), (2, 2, 2))
 VERSIONS = ("0.4", "0.5")
@@ -148,6 +148,29 @@ def test_neuroglancer_draws_the_raw_data_between_black_and_white(every, served, 
     drawn = neuroglancer.picture(SHAPE[2], SHAPE[1])[..., 0].astype(float)
     inside = labels[10] > 0
     assert drawn[inside].mean() > 200 > 60 > drawn[~inside].mean()
+
+
+def test_every_channel_is_a_layer_with_its_own_black_and_white(tmp_path, served, neuroglancer):
+    layout, raw = segmented(tmp_path, crowd(), BLOCKS, SIZE_NM), np.zeros((2, *SHAPE), np.uint16)
+    raw[0, :, :, :70], raw[1, :, :, 100:] = 200, 5000
+    results = layout.segmentation("s")
+    plan = Plan.read(Manifest.read(results.manifest("plan")))
+    shown = Normalisation((0.0, 0.0), (200.0, 10000.0))
+    plan = replace(plan, predicted=replace(plan.predicted, normalisation=shown))
+    Manifest("plan", "p", result={"plan": plan.describe()}).write(results.manifest("plan"))
+    copied = Manifest("raw_pyramid", "r", inputs={"plan": "p"}, result={"uri": results.raw_pyramid})
+    copied.write(results.manifest("raw_pyramid"))
+    (image,) = create_ome_zarr(
+        results.raw_pyramid, shape=SHAPE, dtype="uint16", channels=2, chunk_shape=BLOCKS, shard_shape=BLOCKS,
+        voxel_size_nm=SIZE_NM, levels=1, factors=(), is_label=False, name="raw",
+    )  # fmt: skip
+    image.write(Box.of_shape(SHAPE), raw)
+    state = (scene := find_scene(layout, "s")).state(served(scene))
+    assert [layer.get("visible") for layer in state["layers"]] == [True, False, None]
+    for channel, expected in ((0, [255, 0, 0]), (1, [0, 0, 127])):
+        neuroglancer.show(only(state, f"raw {channel}", visible=True))
+        drawn = neuroglancer.picture(SHAPE[2], SHAPE[1])[40, [30, 85, 130], 0]
+        np.testing.assert_allclose(drawn, expected, atol=2)
 
 
 def test_meshes_and_skeletons_lie_in_their_objects(every, served, neuroglancer):

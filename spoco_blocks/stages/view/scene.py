@@ -53,7 +53,7 @@ class Scene:
             "position": [(n - 1) // 2 for n in shape],
             "crossSectionScale": extent / PIXELS,
             "projectionScale": 1.5 * extent,
-            "layers": [*_raw_layer(self.plan, at), _segmentation_layer(at)],
+            "layers": [*_raw_layers(self.plan, at), _segmentation_layer(at)],
             "selectedLayer": {"layer": "segmentation"},
             "layout": "xy" if self.plan.planar else "4panel",
         }
@@ -63,12 +63,23 @@ class Scene:
         return f"{VIEWER}#!{quote(json.dumps(self.state(address), separators=(',', ':')))}"
 
 
-def _raw_layer(plan: Plan, at: Mapping[str, str]) -> list[dict[str, Any]]:
+def _raw_layers(plan: Plan, at: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Give a layer for each channel, of which the first is visible."""
     if "raw" not in at:
         return []
     shown = plan.predicted.normalisation
-    window = {"normalized": {"range": [shown.low[0], shown.high[0]]}}
-    return [{"type": "image", "name": "raw", "source": f"zarr://{at['raw']}", "shaderControls": window}]
+    layers: list[dict[str, Any]] = [
+        {"type": "image", "name": "raw", "source": f"zarr://{at['raw']}",
+         "shaderControls": {"normalized": {"range": list(window)}}}
+        for window in zip(shown.low, shown.high, strict=True)
+    ]  # fmt: skip
+    if len(layers) == 1:
+        return layers
+    place = {"localDimensions": {"c'": [1, ""]}}
+    return [
+        layer | place | {"name": f"raw {channel}", "localPosition": [channel], "visible": channel == 0}
+        for channel, layer in enumerate(layers)
+    ]
 
 
 def _segmentation_layer(at: Mapping[str, str]) -> dict[str, Any]:
