@@ -60,9 +60,11 @@ def view(args: argparse.Namespace) -> None:
 
     scene = find_scene(Layout(args.results), args.segmentation)
     server = FileServer(scene.folders, args.port)
+    shown = ", ".join(scene.places)
+    more = "" if "raw" in scene.places else " With raw_pyramid: true in the configuration, the raw data are as well."
     print(
-        f"Open this in a browser on this machine; where it asks, allow access to the local network:\n\n"
-        f"{scene.link(server.address)}\n\nShown: {', '.join(scene.places)}. Ctrl-C ends it.",
+        "Open this in a browser on this machine; where it asks, allow access to the local network:\n\n"
+        f"{scene.link(server.address)}\n\nShown: {shown}.{more} Ctrl-C ends it.",
         flush=True,
     )
     serve(server)
