@@ -190,7 +190,7 @@ def test_a_configuration_whose_model_is_not_trained_says_so(tmp_path, trained, p
     command = ["spoco-blocks", "plan", str(path), "--results", str(tmp_path / "none")]
     done = subprocess.run(command, env=program_environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "run the stage that writes it first" in done.stderr
+    assert "run the stage that writes it first (snakemake with --until labels)" in done.stderr
     assert os.listdir(tmp_path) == ["config.yaml"]
 
 
