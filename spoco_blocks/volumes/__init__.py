@@ -110,7 +110,7 @@ def open_volume(
     if not is_remote(uri) and Path(uri).exists():
         names = _inside(Path(uri))
         further = f", or name the volume inside: {names}." if names else "."
-        raise VolumeError(f"{uri}: is none of {', '.join(FORMATS)}; convert it{further}")
+        raise VolumeError(f"{uri}: is none of {', '.join(FORMATS)}; convert it, to OME-Zarr or TIFF{further}")
     raise VolumeNotFoundError(f"{uri}: nothing is stored there{_nearest(uri)}")
 
 
