@@ -64,6 +64,14 @@ def of_restitch(parser: ArgumentParser) -> None:
     of_execution(parser)
 
 
+def of_view(parser: ArgumentParser) -> None:
+    """Take a segmentation, and where to serve it."""
+    parser.add_argument("segmentation", help="name of a segmentation that is finished")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    what = "port of this machine to serve files at, for instance one that ssh -L forwards; any free one"
+    parser.add_argument("--port", type=int, default=0, help=what)
+
+
 def execution_of(args: Namespace, *, predicts: bool = False) -> Execution:
     """Give how blocks are run, as a stage's arguments say."""
     gpus, scheduler = args.gpus or 0, args.scheduler or None

@@ -1,4 +1,4 @@
-"""Arguments in, exit code out. Workflow rules call the stages; a user calls the other commands."""
+"""Arguments in, exit code out. Workflow rules call the stages; a user calls the commands that are here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -17,187 +16,13 @@ from spoco_blocks import __version__, arguments
 from spoco_blocks.engine.attempts import attempt_log
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.lock import held
-from spoco_blocks.engine.slurm import end_of_job, hand_over
+from spoco_blocks.engine.slurm import hand_over
 from spoco_blocks.errors import BlockError, HandOverError, SpocoBlocksError
-from spoco_blocks.settings import annotation_jobs, clustering_jobs, jobs, json_schema, load_settings, optional_jobs
-
-log = logging.getLogger("spoco_blocks")
+from spoco_blocks.settings import json_schema
+from spoco_blocks.stage_commands import STAGES, Command, check, plan
 
 # Of work that ended in time and continues when it is started again; sysexits.h has it for "try again later".
 HANDED_OVER = 75
-
-
-def check(args: argparse.Namespace) -> None:
-    """Open everything that a configuration names, and say what does not fit; reads no voxels."""
-    from spoco_blocks.stages.check import check_sources
-
-    if args.job.lstrip().startswith("{"):
-        check_sources(jobs.read_job(jobs.CheckJob, args.job))
-        return
-    for name, raw in check_sources(jobs.check_job(load_settings(Path(args.job)))).items():
-        print(f"{name}: {raw.uri}, {raw.meta.shape} voxels of {raw.meta.voxel_size_nm} nm, {raw.meta.dtype}")
-    print(f"{args.job} is fine.")
-
-
-def labels(args: argparse.Namespace) -> None:
-    """Index a volume: intensities, annotated objects, split."""
-    from spoco_blocks.stages.labels import run_labels
-
-    job = jobs.read_job(jobs.LabelsJob, args.job)
-    run_labels(job, Layout(args.results).volume(job.volume), arguments.execution_of(args), args.content)
-
-
-def train(args: argparse.Namespace) -> None:
-    """Train a model."""
-    from spoco_blocks.stages.train import run_train
-
-    run_train(
-        jobs.read_job(jobs.TrainJob, args.job), Layout(args.results), args.workers, args.stop_before or end_of_job()
-    )
-
-
-def plan(args: argparse.Namespace) -> None:
-    """Cut a volume into blocks and create the stores; of a configuration file, only say what it will cost."""
-    if not args.job.lstrip().startswith("{"):
-        from spoco_blocks.stages.estimate_words import say_costs
-
-        say_costs(load_settings(Path(args.job)), Layout(args.results), args.workers, args.memory_mb)
-        return
-    from spoco_blocks.stages.plan.run import run_plan
-
-    run_plan(jobs.read_job(jobs.PlanJob, args.job), Layout(args.results), args.content)
-
-
-def estimate(args: argparse.Namespace) -> None:
-    """Say what the blocks of a planned segmentation will cost, and refuse what disk or memory cannot hold."""
-    from spoco_blocks.stages.estimate import run_estimate
-
-    run_estimate(jobs.read_job(clustering_jobs.EstimateJob, args.job), Layout(args.results), args.memory_mb)
-
-
-def embed(args: argparse.Namespace) -> None:
-    """Predict embeddings of a shard of blocks."""
-    from spoco_blocks.stages.embed import run_embed
-
-    job = jobs.read_job(jobs.SegmentationJob, args.job)
-    run_embed(job, Layout(args.results), arguments.execution_of(args, predicts=True), args.shard, args.shards)
-
-
-def calibrate(args: argparse.Namespace) -> None:
-    """Decide what clustering decides once per volume."""
-    from spoco_blocks.stages.calibrate import run_calibrate
-
-    run_calibrate(
-        jobs.read_job(clustering_jobs.CalibrateJob, args.job),
-        Layout(args.results),
-        arguments.execution_of(args, predicts=True),
-    )
-
-
-def cluster(args: argparse.Namespace) -> None:
-    """Cluster a shard of blocks."""
-    from spoco_blocks.stages.cluster import run_cluster
-
-    job = jobs.read_job(clustering_jobs.ClusterJob, args.job)
-    run_cluster(job, Layout(args.results), arguments.execution_of(args, predicts=True), args.shard, args.shards)
-
-
-def stitch(args: argparse.Namespace) -> None:
-    """Decide which fragments are one object."""
-    from spoco_blocks.stages.stitch import run_stitch
-
-    run_stitch(jobs.read_job(jobs.StitchJob, args.job), Layout(args.results))
-
-
-def relabel(args: argparse.Namespace) -> None:
-    """Write a shard of the segmentation."""
-    from spoco_blocks.stages.relabel import run_relabel
-
-    job = jobs.read_job(jobs.SegmentationJob, args.job)
-    run_relabel(job, Layout(args.results), arguments.execution_of(args), args.shard, args.shards)
-
-
-def pyramid(args: argparse.Namespace) -> None:
-    """Write the coarser levels of the segmentation."""
-    from spoco_blocks.stages.pyramid import run_pyramid
-
-    run_pyramid(jobs.read_job(jobs.SegmentationJob, args.job), Layout(args.results), arguments.execution_of(args))
-
-
-def recut(args: argparse.Namespace) -> None:
-    """Say how much the cut into blocks shows, by a few blocks that lie across the seams."""
-    from spoco_blocks.stages.recut import run_recut
-
-    run_recut(jobs.read_job(clustering_jobs.RecutJob, args.job), Layout(args.results), arguments.execution_of(args))
-
-
-def raw_pyramid(args: argparse.Namespace) -> None:
-    """Copy the raw data with the levels of the segmentation."""
-    from spoco_blocks.stages.raw_pyramid import run_raw_pyramid
-
-    run_raw_pyramid(
-        jobs.read_job(optional_jobs.RawPyramidJob, args.job), Layout(args.results), arguments.execution_of(args)
-    )
-
-
-def mesh(args: argparse.Namespace) -> None:
-    """Write the surfaces of all objects."""
-    from spoco_blocks.stages.mesh import run_mesh
-
-    run_mesh(jobs.read_job(optional_jobs.MeshJob, args.job), Layout(args.results), arguments.execution_of(args))
-
-
-def skeleton(args: argparse.Namespace) -> None:
-    """Write the centre lines of all objects."""
-    from spoco_blocks.stages.skeleton import run_skeleton
-
-    run_skeleton(jobs.read_job(optional_jobs.SkeletonJob, args.job), Layout(args.results), arguments.execution_of(args))
-
-
-def agree(args: argparse.Namespace) -> None:
-    """Keep what two networks agree on as pseudo-labels."""
-    from spoco_blocks.stages.agree import run_agree
-
-    run_agree(jobs.read_job(jobs.AgreeJob, args.job), Layout(args.results), arguments.execution_of(args))
-
-
-def evaluate(args: argparse.Namespace) -> None:
-    """Score a segmentation against the truth."""
-    from spoco_blocks.stages.evaluate import in_words, run_evaluate
-
-    job = jobs.read_job(jobs.EvaluateJob, args.job)
-    found = run_evaluate(job, Layout(args.results), arguments.execution_of(args), args.content).result.get("scores")
-    if found is not None:
-        print(f"Scores of {job.segmentation}\n{in_words(found)}")
-
-
-def report(args: argparse.Namespace) -> None:
-    """Write the report of a segmentation."""
-    from spoco_blocks.stages.report import run_report
-
-    run_report(jobs.read_job(jobs.ReportJob, args.job), Layout(args.results))
-
-
-def annotation_baseline(args: argparse.Namespace) -> None:
-    """Tune and score the classical baseline of an annotation curve."""
-    from spoco_blocks.stages.annotation_baseline import run_annotation_baseline
-
-    run_annotation_baseline(
-        jobs.read_job(annotation_jobs.AnnotationBaselineJob, args.job), Layout(args.results), args.content
-    )
-
-
-def annotation_curve(args: argparse.Namespace) -> None:
-    """Draw score against number of annotated objects."""
-    from spoco_blocks.stages.annotation_curve import run_annotation_curve
-
-    run_annotation_curve(jobs.read_job(annotation_jobs.AnnotationCurveJob, args.job), Layout(args.results))
-
-
-STAGES: tuple[Callable[[argparse.Namespace], None], ...] = (
-    check, labels, train, plan, estimate, embed, calibrate, cluster, stitch, relabel, pyramid, recut, raw_pyramid,
-    mesh, skeleton, agree, evaluate, report, annotation_baseline, annotation_curve,
-)  # fmt: skip
 
 
 def fetch(args: argparse.Namespace) -> None:
@@ -227,6 +52,22 @@ def restitch(args: argparse.Namespace) -> None:
     print(f"{again.in_words(rows)}\nAlso in {layout.segmentation(args.segmentation).curve}.")
     if args.write:
         print("This decision is kept. Write it into the configuration as well, then run snakemake, which relabels.")
+
+
+def view(args: argparse.Namespace) -> None:
+    """Show a segmentation in neuroglancer: give a link, and serve the files that it names until Ctrl-C."""
+    from spoco_blocks.stages.view import FileServer, find_scene, serve
+
+    scene = find_scene(Layout(args.results), args.segmentation)
+    server = FileServer(scene.folders, args.port)
+    shown = ", ".join(scene.places)
+    more = "" if "raw" in scene.places else " With raw_pyramid: true in the configuration, the raw data are as well."
+    print(
+        "Open this in a browser on this machine; where it asks, allow access to the local network:\n\n"
+        f"{scene.link(server.address)}\n\nShown: {shown}.{more} Ctrl-C ends it.",
+        flush=True,
+    )
+    serve(server)
 
 
 def running(args: argparse.Namespace) -> None:
@@ -268,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(command: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    def add(command: Command) -> argparse.ArgumentParser:
         added = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         added.set_defaults(command=partial(_locked, command) if command in STAGES else command)
         return added
@@ -278,12 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     arguments.of_fetch(add(fetch))
     arguments.of_status(add(status))
     arguments.of_restitch(add(restitch))
+    arguments.of_view(add(view))
     arguments.of_running(add(running))
     add(schema)
     return parser
 
 
-def _locked(stage: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+def _locked(stage: Command, args: argparse.Namespace) -> None:
     """Run a stage that no other process is running: a run that outlived its workflow must not write beside this one."""
     # Of several processes that train together the first holds the lock.
     if stage is check or not args.job.lstrip().startswith("{") or os.environ.get("RANK", "0") != "0":

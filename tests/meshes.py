@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy import ndimage
 
 from spoco_blocks.engine.layout import Layout
 from spoco_blocks.engine.manifest import Manifest
@@ -22,13 +23,16 @@ from spoco_blocks.stages.plan import Plan
 from spoco_blocks.volumes import create_ome_zarr
 
 
-def segmented(folder: Path, labels: np.ndarray, blocks, voxel_size_nm=(30.0, 20.0, 10.0), factors=(), planar=False):
+def segmented(
+    folder: Path, labels: np.ndarray, blocks, voxel_size_nm=(30.0, 20.0, 10.0), factors=(), planar=False, version="0.5"
+) -> Layout:
     """A results folder as stages `plan` to `pyramid` leave it, with these segments."""
     layout = Layout(folder)
     results = layout.segmentation("s")
     levels = create_ome_zarr(
-        str(results.segments), shape=labels.shape, dtype="uint32", chunk_shape=blocks, shard_shape=blocks,
-        voxel_size_nm=voxel_size_nm, levels=1 + len(factors), factors=factors, is_label=True, name="segmentation",
+        str(results.segments), shape=labels.shape, dtype="uint32", chunk_shape=blocks,
+        shard_shape=blocks if version == "0.5" else None, voxel_size_nm=voxel_size_nm, levels=1 + len(factors),
+        factors=factors, is_label=True, name="segmentation", version=version,
     )  # fmt: skip
     voxels = labels
     for level, factor in zip(levels, [(1, 1, 1), *factors], strict=True):
@@ -54,12 +58,15 @@ def segmented(folder: Path, labels: np.ndarray, blocks, voxel_size_nm=(30.0, 20.
 
 
 def object_table(labels: np.ndarray, size_nm: np.ndarray) -> pa.Table:
-    """What meshing needs of the table of objects, counted here; the surface is that of a ball of this volume."""
+    """What meshes and skeletons need of the table of objects; the surface is that of a ball of this volume."""
     voxels = np.bincount(labels.ravel())[1:]
     volume = voxels * (size_nm / 1000).prod()
     surface = (36 * np.pi) ** (1 / 3) * volume ** (2 / 3)
     ids = np.arange(1, len(voxels) + 1, dtype=np.uint64)
-    return pa.table({"id": ids, "voxels": voxels, "volume_um3": volume, "surface_um2": surface})
+    boxes = [box or (slice(0, 0),) * 3 for box in ndimage.find_objects(labels)]
+    ends = {f"{axis}{end}": np.array([(box[place].start, box[place].stop)[end] for box in boxes], np.int64)
+            for place, axis in enumerate("zyx") for end in (0, 1)}  # fmt: skip
+    return pa.table({"id": ids, "voxels": voxels, "volume_um3": volume, "surface_um2": surface} | ends)
 
 
 def ids_in(folder: Path) -> list[int]:

@@ -64,7 +64,10 @@ class Manifest:
         try:
             return cls(**json.loads(path.read_text()))
         except FileNotFoundError:
-            raise LedgerError(f"no manifest at {path}: run the stage that writes it first.") from None
+            stage = path.parent.name if path.stem.startswith("shard-") else path.stem
+            raise LedgerError(
+                f"no manifest at {path}: run the stage that writes it first (snakemake with --until {stage})."
+            ) from None
         except (TypeError, ValueError) as error:
             raise LedgerError(f"{path} is not a manifest ({error}); delete it and run its stage again.") from None
 

@@ -167,13 +167,9 @@ def _searches(
     keys = samples[:, axis].copy()
     square = bandwidth * bandwidth
     covered = np.zeros(n, np.bool_)
-    near = np.empty(n, np.int32)
-    hits = np.empty(n, np.int32)
-    total = np.empty(c, np.float64)
-    mean = np.empty(c, np.float32)
-    anchor = np.empty(c, np.float32)
-    centres = np.empty((16, c), np.float32)
-    counts = np.empty(16, np.int64)
+    near, hits = np.empty(n, np.int32), np.empty(n, np.int32)
+    total, mean, anchor = np.empty(c, np.float64), np.empty(c, np.float32), np.empty(c, np.float32)
+    centres, counts = np.empty((16, c), np.float32), np.empty(16, np.int64)
     found = 0
     for start in starts:
         if covered[start]:
@@ -185,31 +181,14 @@ def _searches(
                 anchor[:] = mean
                 first = np.searchsorted(keys, anchor[axis] - 2 * bandwidth)
                 last = np.searchsorted(keys, anchor[axis] + 2 * bandwidth, side="right")
-                n_near = 0
-                for i in range(first, last):
-                    if squared_distance(samples[i], anchor) <= 4 * square:
-                        near[n_near] = i
-                        n_near += 1
-            total[:] = 0
-            n_hits = 0
-            for j in range(n_near):
-                i = near[j]
-                if squared_distance(samples[i], mean) <= square:
-                    hits[n_hits] = i
-                    n_hits += 1
-                    for k in range(c):
-                        total[k] += samples[i, k]
+                n_near = _collect(samples, first, last, anchor, 4 * square, near)
+            n_hits = _add_up(samples, near[:n_near], mean, square, hits, total)
             # What a search passes would end where it ends.
             for j in range(n_hits):
                 covered[hits[j]] = True
             if n_hits == 0 or (iteration == 0 and n_hits < min_samples // 4):
                 break
-            shift = np.float32(0)
-            for k in range(c):
-                value = np.float32(total[k] / n_hits)
-                shift += (value - mean[k]) ** 2
-                mean[k] = value
-            if shift < np.float32(1e-4) * square:
+            if _move(mean, total, n_hits) < np.float32(1e-4) * square:
                 break
         covered[start] = True
         if n_hits < min_samples:
@@ -217,10 +196,59 @@ def _searches(
         if found == len(counts):
             centres = np.concatenate((centres, np.empty_like(centres)))
             counts = np.concatenate((counts, np.empty_like(counts)))
-        centres[found] = mean
-        counts[found] = n_hits
+        centres[found], counts[found] = mean, n_hits
         found += 1
     return centres[:found].copy(), counts[:found].copy()
+
+
+@njit(**JIT)
+def _collect(
+    samples: NDArray[np.float32],
+    first: int,
+    last: int,
+    centre: NDArray[np.float32],
+    square: np.float32,
+    near: NDArray[np.int32],
+) -> int:
+    """Note the samples of a range that lie within a radius, and give how many."""
+    count = 0
+    for i in range(first, last):
+        if squared_distance(samples[i], centre) <= square:
+            near[count] = i
+            count += 1
+    return count
+
+
+@njit(**JIT)
+def _add_up(
+    samples: NDArray[np.float32],
+    near: NDArray[np.int32],
+    centre: NDArray[np.float32],
+    square: np.float32,
+    hits: NDArray[np.int32],
+    total: NDArray[np.float64],
+) -> int:
+    """Note those of some samples that lie within a radius, with their sum, and give how many."""
+    total[:] = 0
+    count = 0
+    for i in near:
+        if squared_distance(samples[i], centre) <= square:
+            hits[count] = i
+            count += 1
+            for k in range(len(total)):
+                total[k] += samples[i, k]
+    return count
+
+
+@njit(**JIT)
+def _move(mean: NDArray[np.float32], total: NDArray[np.float64], count: int) -> np.float32:
+    """Move to the mean of a sum, and give the squared distance."""
+    shift = np.float32(0)
+    for k in range(len(mean)):
+        value = np.float32(total[k] / count)
+        shift += (value - mean[k]) ** 2
+        mean[k] = value
+    return shift
 
 
 @njit(**JIT)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from spoco_blocks.grid import Triple
@@ -16,6 +15,7 @@ from spoco_blocks.learn.distributed import Group
 from spoco_blocks.learn.guard import Guard, module_norms
 from spoco_blocks.learn.intensity_views import change_intensity
 from spoco_blocks.learn.loader import Batch
+from spoco_blocks.learn.moving_average import follow, start_average
 from spoco_blocks.learn.network import EmbeddingNetwork
 from spoco_blocks.learn.network_plan import NetworkPlan, isotropic_axes
 from spoco_blocks.learn.objective import Objective
@@ -99,10 +99,7 @@ class Training:
         self._format = memory_format(layout, device, self.precision)
         network = network.to(memory_format=self._format)  # type: ignore[call-overload]
         self.f: Any = self.group.synchronised(network, device)
-        self.g: Any = copy.deepcopy(self.f).requires_grad_(False)
-        for module in self.g.modules():
-            if isinstance(module, _BatchNorm):
-                module.momentum = 0.0  # its buffers average those of f and nothing else
+        self.g: Any = start_average(self.f)
         # Peak and momentum are set before every step.
         self.optimizer = torch.optim.AdamW(
             self.f.parameters(), lr=settings.learning_rate, weight_decay=1e-4, fused=True
@@ -143,7 +140,7 @@ class Training:
         terms = self._terms(batch)
         values, heard = self._descend(terms, flags)
         if self._finite:
-            self._average()
+            follow(self.g, self.f, min(self.settings.ema, (1 + self.iteration) / (10 + self.iteration)))
             self.guard.fine()
             # Over about fifty steps; without the weight that it has in the loss.
             weight = self.settings.loss.pull
@@ -291,10 +288,3 @@ class Training:
         self.f.load_state_dict(state["f"])
         self.g.load_state_dict(state["g"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        momentum = min(self.settings.ema, (1 + self.iteration) / (10 + self.iteration))
-        ours = [*self.g.parameters(), *(b for b in self.g.buffers() if b.dtype.is_floating_point)]
-        theirs = [*self.f.parameters(), *(b for b in self.f.buffers() if b.dtype.is_floating_point)]
-        torch._foreach_lerp_(ours, theirs, 1 - momentum)

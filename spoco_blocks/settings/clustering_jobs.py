@@ -32,25 +32,8 @@ class ClusterJob(CalibrateJob):
     """Whether to record the background between fragments as well."""
 
 
-class EstimateJob(Section):
-    """Say what the blocks will cost."""
-
-    segmentation: str
-    foreground_threshold: float | None
-    clustering: ClusteringSettings | None
-    exact: bool
-    gaps: bool
-    raw_pyramid: bool
-    ome_zarr_version: OmeZarrVersion
-    meshes: MeshSettings | None
-    skeletons: SkeletonSettings | None
-    shards: int
-
-
-class RecutJob(CalibrateJob):
-    """Cluster a few blocks across the seams."""
-
-    stitching: StitchingSettings
+class SampleJob(CalibrateJob):
+    """Cluster some blocks without keeping what they are."""
 
     def cluster(self) -> ClusterJob:
         """Give the job that clusters them."""
@@ -61,6 +44,23 @@ class RecutJob(CalibrateJob):
             exact=self.exact,
             gaps=False,
         )
+
+
+class EstimateJob(SampleJob):
+    """Say what the blocks will cost."""
+
+    gaps: bool
+    raw_pyramid: bool
+    ome_zarr_version: OmeZarrVersion
+    meshes: MeshSettings | None
+    skeletons: SkeletonSettings | None
+    shards: int
+
+
+class RecutJob(SampleJob):
+    """Cluster a few blocks across the seams."""
+
+    stitching: StitchingSettings
 
 
 def clustering_job(section: SegmentationSettings, stage: str, name: str, shards: int) -> Section | None:

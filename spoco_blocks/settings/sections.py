@@ -41,8 +41,8 @@ class Source(Section):
     """A stored volume."""
 
     uri: Uri
-    """Where it is: an OME-Zarr image or a Zarr array (a path, s3://BUCKET/KEY or https://…), FILE.h5/DATASET, or a
-    CVPPP or Cityscapes folder."""
+    """Where it is: an OME-Zarr image or a Zarr array (a path, s3://BUCKET/KEY or https://…), FILE.h5/DATASET,
+    FILE.tif, or a CVPPP or Cityscapes folder."""
     level: CountOrZero = 0
     """Level of an OME-Zarr pyramid, 0 = full resolution. Objects about 15 voxels across learn quickest."""
     axes: Literal["yx", "zyx", "czyx", "nyx", "cnyx"] | None = None

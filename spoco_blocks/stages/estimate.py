@@ -14,7 +14,7 @@ from spoco_blocks.engine.runner import process_mb
 from spoco_blocks.errors import ResourceError
 from spoco_blocks.settings.clustering_jobs import EstimateJob
 from spoco_blocks.settings.jobs import digest
-from spoco_blocks.stages.cluster import cluster_task
+from spoco_blocks.stages.cluster import cluster_task, task_and_grid
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.estimate_stages import StageEstimate, Whole, in_mb, outer_voxels
 from spoco_blocks.stages.exact.costs import CLUSTERING, SEEDING, pass_memory
@@ -27,7 +27,7 @@ from spoco_blocks.stages.precomputed import check_library
 from spoco_blocks.stages.raw_pyramid import own_pyramid
 from spoco_blocks.volumes import is_remote, stored_bytes
 
-VERSION = 2
+VERSION = 3
 # Of the free disk, what the stores may take: records, logs and others need some as well.
 DISK_SHARE = 0.95
 
@@ -70,7 +70,9 @@ def estimate(plan: Plan, job: EstimateJob, results: SegmentationResults) -> tupl
     whole = Whole(plan, costs, task, job)
     stages = [] if plan.stream else [whole.embed(plan.output(results, affinities=True))]
     stages += [whole.calibrate()] if isinstance(method, Modes) else []
+    recut = whole.recut(*task_and_grid(plan, results, "", job.cluster()))
     stages += [whole.cluster(), whole.relabel(), whole.pyramid()]
+    stages += [] if recut is None else [recut]
     stages += [whole.raw_pyramid()] if copies else []
     stages += [] if job.meshes is None else [whole.mesh(job.meshes)]
     stages += [] if job.skeletons is None else [whole.skeleton(job.skeletons)]

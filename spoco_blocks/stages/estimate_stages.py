@@ -13,12 +13,15 @@ from spoco_blocks.settings.segmentation import MeshSettings, SkeletonSettings
 from spoco_blocks.stages.calibrate import SeekModes
 from spoco_blocks.stages.cluster import ClusterBlock
 from spoco_blocks.stages.embed import EmbedBlock
+from spoco_blocks.stages.exact.cluster import ClusterExactly
+from spoco_blocks.stages.exact.costs import CLUSTERING
 from spoco_blocks.stages.mesh import MESH_BYTES
 from spoco_blocks.stages.output import PredictedOutput, StoredOutput
 from spoco_blocks.stages.plan import Plan, image_layout
 from spoco_blocks.stages.plan.samples import Costs
 from spoco_blocks.stages.pyramid import coarsen_bytes
 from spoco_blocks.stages.raw_pyramid import copied_voxel_bytes, copy_bytes
+from spoco_blocks.stages.recut import COMPARED_BYTES, across, chosen_blocks
 from spoco_blocks.stages.relabel import GAP_BYTES, RELABEL_BYTES
 from spoco_blocks.stages.skeleton import BOX_BYTES, LABEL_BYTES, OBJECT_BYTES
 
@@ -139,6 +142,16 @@ class Whole:
             "pyramid", self.blocks(levels), 1, seconds, False, in_mb(self.coarsening(4, ids=True)), round(disk),
             max(1, round(self.share * sum(map(self.files, levels)))),
         )  # fmt: skip
+
+    def recut(self, task: ClusterBlock | ClusterExactly, grid: BlockGrid) -> StageEstimate | None:
+        """A few blocks of a grid, clustered again across their faces; None where there are none to look at."""
+        planar, passes = self.plan.planar, CLUSTERING if isinstance(task, ClusterExactly) else 1
+        moved = [across(grid, grid.block(index), planar=planar) for index in chosen_blocks(self.plan, grid)]
+        if not moved:
+            return None
+        seconds = passes * self.share * sum(block.outer.size for block in moved) * self.costs.cluster_s
+        memory = max(task.memory_bytes(block) + COMPARED_BYTES * block.inner.size for block in moved)
+        return StageEstimate("recut", len(moved), 1, seconds, False, in_mb(memory), 0, 0)
 
     def raw_pyramid(self) -> StageEstimate:
         """All levels of the raw data, also where there is nothing to segment."""

@@ -6,6 +6,7 @@ spatial split into training and validation.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -29,7 +30,9 @@ from spoco_blocks.settings.sections import LabelSettings
 from spoco_blocks.stages.sources import check_volume
 from spoco_blocks.volumes import Volume, read_instances
 
-VERSION = 2
+log = logging.getLogger(__name__)
+
+VERSION = 3
 EDGE = 128
 SAMPLED_VOXELS = 2_000_000
 ANCHORS_PER_OBJECT = 8
@@ -191,7 +194,21 @@ def _write_objects(
         "region": [region.start, region.stop],
         "training": [training.start, training.stop],
         "validation": None if validation is None else [validation.start, validation.stop],
+        "warnings": lone_object(labels.uri, objects["ids"], objects["voxels"]),
     }
+
+
+def lone_object(uri: str, ids: NDArray[np.uint64], voxels: NDArray[np.int64]) -> list[str]:
+    """Say what is wrong with labels that hold one number only, where many objects were painted with the same."""
+    if len(ids) > 1:
+        return []
+    found = (
+        f"All labels in {uri} have the number {ids[0]} ({voxels[0]:,} voxels), so they count as one object. Where they "
+        "are several, give each a number of its own (skimage.measure.label does, for objects that do not touch); where "
+        "it is one, annotate more."
+    )
+    log.warning("%s", found)
+    return [found]
 
 
 def choose_objects(

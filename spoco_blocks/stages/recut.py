@@ -33,6 +33,8 @@ from spoco_blocks.stages.stitch.tables import Edges, Fragments
 VERSION = 1
 # Blocks that are looked at.
 SAMPLED = 8
+# Segments, what is found and both as pieces, for a voxel that is compared.
+COMPARED_BYTES = 24
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,10 @@ class RecutBlock:
 
     def memory_bytes(self, block: Block) -> int:
         """What clustering needs of a block of full size, and the segments."""
-        return self.task.memory_bytes(across(self.grid, block, planar=self.task.planar)) + block.inner.size * 24
+        return (
+            self.task.memory_bytes(across(self.grid, block, planar=self.task.planar))
+            + block.inner.size * COMPARED_BYTES
+        )
 
 
 def across(grid: BlockGrid, block: Block, *, planar: bool) -> Block:
@@ -132,6 +137,11 @@ def sampled(grid: BlockGrid, *, planar: bool) -> tuple[int, ...]:
     return tuple(sorted(grid.index(triple(int(p) for p in place)) for place in zip(*corners, strict=True)))
 
 
+def chosen_blocks(plan: Plan, grid: BlockGrid) -> tuple[int, ...]:
+    """Choose the blocks that are looked at; none where they would have to be predicted anew."""
+    return () if plan.stream else sampled(grid, planar=plan.planar)
+
+
 def run_recut(job: RecutJob, layout: Layout, execution: Execution) -> Manifest:
     """Cluster a few blocks across the seams, and say how well they agree with the segmentation."""
     results = layout.segmentation(job.segmentation)
@@ -140,7 +150,7 @@ def run_recut(job: RecutJob, layout: Layout, execution: Execution) -> Manifest:
     inputs = {"relabel": relabelled.digest}
     watch = Stopwatch("recut", digest("recut", VERSION, job.model_dump(mode="json"), inputs), inputs)
     task, grid = task_and_grid(plan, results, watch.identity, job.cluster())
-    chosen = () if plan.stream else sampled(grid, planar=plan.planar)
+    chosen = chosen_blocks(plan, grid)
     result: dict[str, Any] = {"job": job.model_dump(mode="json"), "blocks": len(chosen)}
     if chosen:
         pieces = None

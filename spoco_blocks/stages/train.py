@@ -15,6 +15,7 @@ from spoco_blocks.learn.crops import Part
 from spoco_blocks.learn.device import peak_memory_mb
 from spoco_blocks.learn.distributed import Group, process_group
 from spoco_blocks.learn.loader import Loader
+from spoco_blocks.learn.recommend import Recommendation
 from spoco_blocks.learn.resume import load_state
 from spoco_blocks.learn.train import Training
 from spoco_blocks.learn.validation import Validation
@@ -142,24 +143,8 @@ def finish(
 ) -> Manifest:
     """Write checkpoint and manifest."""
     training = run.training
-    assert run.validation is not None
-    kept = run.selection.iteration or training.iteration
-    weights = {name: {key: t.cpu() for key, t in state.items()} for name, state in run.weights.items()}
-    smallest, advice = run.validation.smallest_voxels, run.recommend()
-    checkpoint = Checkpoint(
-        plan=training.f.plan,
-        voxel_size_nm=model_voxel_size(job, sources),
-        planar=sources[0].result["planar"],
-        coordinate_scale_nm=scale_nm,
-        clustering_kind=advice.kind,
-        foreground_threshold=advice.foreground_threshold,
-        smallest_voxels=smallest,
-        object_distance=advice.object_distance,
-        iterations=kept,
-        settings=job.model_dump(mode="json"),
-        weights=weights["f"],
-        weights_ema=weights["g"],
-    )
+    kept, advice = run.selection.iteration or training.iteration, run.recommend()
+    checkpoint = make_checkpoint(job, sources, run, scale_nm, kept, advice)
     checkpoint.save(run.results.checkpoint)
     result = {
         "job": job.model_dump(mode="json"),
@@ -168,7 +153,7 @@ def finish(
         "stride": training.f.plan.stride,
         "coordinate_scale_nm": scale_nm,
         "object_length_nm": length_nm,
-        "smallest_voxels": smallest,
+        "smallest_voxels": checkpoint.smallest_voxels,
         "precision": training.precision,
         "device": training.device,
         "processes": training.group.world,
@@ -183,6 +168,28 @@ def finish(
         **how_it_went(run, kept),
     }
     return watch.finish(run.results.manifest, result, weights_digest(checkpoint))
+
+
+def make_checkpoint(
+    job: TrainJob, sources: list[Manifest], run: TrainingRun, scale_nm: float | None, kept: int, advice: Recommendation
+) -> Checkpoint:
+    """Put the networks that are kept together with what whoever uses them must know."""
+    assert run.validation is not None
+    weights = {name: {key: t.cpu() for key, t in state.items()} for name, state in run.weights.items()}
+    return Checkpoint(
+        plan=run.training.f.plan,
+        voxel_size_nm=model_voxel_size(job, sources),
+        planar=sources[0].result["planar"],
+        coordinate_scale_nm=scale_nm,
+        clustering_kind=advice.kind,
+        foreground_threshold=advice.foreground_threshold,
+        smallest_voxels=run.validation.smallest_voxels,
+        object_distance=advice.object_distance,
+        iterations=kept,
+        settings=job.model_dump(mode="json"),
+        weights=weights["f"],
+        weights_ema=weights["g"],
+    )
 
 
 def how_it_went(run: TrainingRun, kept: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from spoco_blocks.errors import VolumeError, VolumeNotFoundError
-from spoco_blocks.volumes import cityscapes, cvppp, hdf5, object_store, ome_zarr, zarr_array
+from spoco_blocks.volumes import cityscapes, cvppp, hdf5, object_store, ome_zarr, tiff, zarr_array
 from spoco_blocks.volumes.downscaled import Downscaled
 from spoco_blocks.volumes.instances import read_instances
 from spoco_blocks.volumes.joined import JoinedLabels
@@ -56,6 +56,7 @@ class Format:
 
 FORMATS = {
     "HDF5": Format(hdf5.detects, hdf5.open_hdf5),
+    "TIFF": Format(tiff.detects, tiff.open_tiff),
     "OME-Zarr": Format(ome_zarr.detects, ome_zarr.open_ome_zarr),
     "Zarr": Format(zarr_array.detects, zarr_array.open_zarr),
     "CVPPP": Format(cvppp.detects, cvppp.open_cvppp),
@@ -78,8 +79,8 @@ def open_volume(
     ----------
     uri : str or path
         ``IMAGE.zarr``, ``IMAGE.zarr/labels/NAME``, ``IMAGE.zarr/LEVEL``, a plain Zarr array (these also at
-        ``s3://BUCKET/`` and ``https://SERVER/``), ``FILE.h5/DATASET``, ``FOLDER/rgb`` of a CVPPP folder, or
-        ``FOLDER/leftImg8bit/SPLIT`` of Cityscapes.
+        ``s3://BUCKET/`` and ``https://SERVER/``), ``FILE.h5/DATASET``, ``FILE.tif``, ``FOLDER/rgb`` of a CVPPP folder,
+        or ``FOLDER/leftImg8bit/SPLIT`` of Cityscapes.
     level : int
         Level of an OME-Zarr pyramid, 0 for full resolution.
     axes : str, optional
@@ -107,15 +108,15 @@ def open_volume(
         if candidate.detects(uri):
             return candidate.open(uri, level=level, axes=axes, voxel_size_nm=voxel_size_nm)
     if not is_remote(uri) and Path(uri).exists():
-        raise VolumeError(
-            f"{uri}: is none of {', '.join(FORMATS)}; convert it, or name the volume inside: {_inside(Path(uri))}."
-        )
+        names = _inside(Path(uri))
+        further = f", or name the volume inside: {names}." if names else "."
+        raise VolumeError(f"{uri}: is none of {', '.join(FORMATS)}; convert it, to OME-Zarr or TIFF{further}")
     raise VolumeNotFoundError(f"{uri}: nothing is stored there{_nearest(uri)}")
 
 
 def _inside(path: Path) -> str:
     names = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
-    return ", ".join(names[:20]) or "nothing"
+    return ", ".join(names[:20])
 
 
 def _nearest(uri: str) -> str:

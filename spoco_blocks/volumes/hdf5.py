@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from spoco_blocks.errors import VolumeError, VolumeNotFoundError
 from spoco_blocks.volumes.layout import Index, Layout, StoredVolume, VoxelSize, layout_of, meta_of, voxel_size_of
@@ -52,7 +53,8 @@ def open_hdf5(
     """Open the dataset of ``FILE.h5/DATASET``; a file with one dataset needs no name.
 
     Axes come from ``axes``, else from an attribute `axes` of the dataset or the file, else from their number (yx, zyx,
-    czyx). The voxel size comes from ``voxel_size_nm``, else from an attribute of that name (z, y, x).
+    czyx). The voxel size comes from ``voxel_size_nm``, else from an attribute of that name or, in µm, from
+    `element_size_um` (z, y, x).
 
     Raises
     ------
@@ -75,8 +77,7 @@ def open_hdf5(
         layout = layout_of(uri, dataset.shape, axes or _named_axes(file, dataset))
         # contiguous datasets can be read row by row
         chunks = dataset.chunks or (1,) * (dataset.ndim - 1) + dataset.shape[-1:]
-        stated = (voxel_size_of(node.attrs.get("voxel_size_nm")) for node in (dataset, file))
-        size = voxel_size_nm or next((s for s in stated if s), None)
+        size = voxel_size_nm or next(filter(None, map(_stated_size, (dataset, file))), None)
         meta = meta_of(uri, layout, dataset.dtype, chunks, None, size)
         return Hdf5Volume(f"{path}{dataset.name}", path, dataset.name, meta, layout)
 
@@ -88,10 +89,15 @@ def _dataset(file: Any, uri: str, name: str) -> Any:
         return next(iter(known.values()))
     if name not in known:
         listed = ", ".join(f"{key} ({'x'.join(map(str, node.shape))} {node.dtype})" for key, node in known.items())
-        raise VolumeNotFoundError(
-            f"{uri}: no dataset {name!r}; the file holds {listed or 'none'}. Add one to the path."
-        )
+        wrong = f"no dataset {name!r}" if name else "names no dataset"
+        example = f" Add one to the path: {uri.removesuffix(f'/{name}')}/{next(iter(known))}." if known else ""
+        raise VolumeNotFoundError(f"{uri}: {wrong}; the file holds {listed or 'none'}.{example}")
     return known[name]
+
+
+def _stated_size(node: Any) -> VoxelSize | None:
+    microns = voxel_size_of(node.attrs.get("element_size_um"))
+    return voxel_size_of(node.attrs.get("voxel_size_nm")) or (microns and voxel_size_of(np.multiply(microns, 1000)))
 
 
 def _named_axes(file: Any, dataset: Any) -> str | None:

@@ -13,7 +13,9 @@ import pytest
 from phantoms import balls, store, write_configuration
 from pipeline import Trained
 
+from spoco_blocks.clustering.exact import exact_halo
 from spoco_blocks.engine.attempts import Usage
+from spoco_blocks.engine.executors import Execution
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.errors import ResourceError
 from spoco_blocks.grid import BlockGrid
@@ -22,6 +24,7 @@ from spoco_blocks.stages.estimate import disk_used, refuse, run_estimate, size_t
 from spoco_blocks.stages.estimate_stages import StageEstimate, outer_voxels
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.plan.run import run_plan
+from spoco_blocks.stages.recut import run_recut
 from spoco_blocks.stages.report.costs import gather_costs
 from spoco_blocks.stages.report.wording import TIMES
 
@@ -39,7 +42,7 @@ def estimated(trained: Trained, name: str, memory_mb=None, **section) -> dict[st
 def test_counts_are_those_of_the_run(trained):
     kind = {"clustering": {"kind": "modes"}}
     found = estimated(trained, "counted", **kind)
-    assert list(found) == ["embed", "calibrate", "cluster", "relabel", "pyramid"]
+    assert list(found) == ["embed", "calibrate", "cluster", "relabel", "pyramid", "recut"]
     results = trained.segment("counted", **kind)
     for stage in ("embed", "cluster", "relabel"):
         assert found[stage].blocks == Manifest.read(results.manifest(stage, 0)).result["computed"]
@@ -57,7 +60,8 @@ def test_the_report_compares_what_was_planned_with_what_was_used(trained):
     log.parent.mkdir(exist_ok=True)
     log.write_text(f"{Usage(10.0, 14.0, 2, 500, 1000)}\n{Usage(30.0, 50.0, 2, 700, 2000)}\n")
     costs = {cost.name: cost for cost in gather_costs(trained.layout, "compared", ran)}
-    assert list(costs) == ["embed", "calibrate", "cluster", "relabel", "pyramid"]
+    assert list(costs) == ["embed", "calibrate", "cluster", "relabel", "pyramid", "recut"]
+    assert costs.pop("recut").blocks == (1, None)
     for cost in costs.values():
         assert cost.blocks[0] == cost.blocks[1]
     # Tenfold either way: the machine may be busy with other things now and then.
@@ -91,6 +95,40 @@ def test_passes_of_exact_stitching_are_estimated(trained):
     assert 0.2 * exact["calibrate"].disk_bytes < disk_used(results)["calibrate"] < 2 * exact["calibrate"].disk_bytes
     ran = Manifest.read(results.manifest("cluster", 0)).result["work_s"]
     assert exact["calibrate"].work_s > 0.1 * ran
+
+
+def seen(starts: list[int], stops: list[int], halo: int, extent: int) -> int:
+    """Voxels along one axis of blocks with their margins."""
+    return sum(min(extent, stop + halo) - max(0, start - halo) for start, stop in zip(starts, stops, strict=True))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_looking_across_the_seams_is_estimated(trained, exact):
+    section = {
+        "clustering": {"kind": "modes"}, "stitching": {"exact": exact}, "blocks": {"shape_voxels": [20, 24, 20]},
+    }  # fmt: skip
+    name = f"across-{exact}"
+    stages = estimated(trained, name, **section)
+    found, results = stages["recut"], trained.segment(name, **section)
+    tree = trained.tree | {"segmentations": {name: trained.tree["segmentations"]["balls"] | section}}
+    job = jobs.segmentation_job(parse_settings(tree), "recut", name)
+    ran = run_recut(job, trained.layout, Execution()).result
+    assert found.blocks == ran["computed"] == 3
+    assert found.memory_mb >= ran["peak_memory_projected_mb"]
+    assert (found.gpu, found.bound, found.disk_bytes) == (False, False, 0)
+    # Three blocks, each half a block on: of what all blocks see, what they do.
+    plan = Plan.read(Manifest.read(results.manifest("plan")))
+    halo = exact_halo(plan.method(None)) if exact else plan.cluster_halo[2]
+    every = seen([0, 20], [20, 40], halo, 40) * seen([0, 24], [24, 48], halo, 48)
+    every *= seen([0, 20, 40, 60], [20, 40, 60, 64], halo, 64)
+    across = seen([10], [30], halo, 40) * seen([12], [36], halo, 48) * seen([10, 30, 50], [30, 50, 64], halo, 64)
+    # A margin may be a voxel wider.
+    assert found.work_s / stages["cluster"].work_s == pytest.approx(across / every, rel=0.1)
+
+
+def test_nothing_is_looked_at_where_nothing_is_cut_or_stored(trained):
+    assert "recut" not in estimated(trained, "one-block", blocks={"shape_voxels": [40, 48, 64]})
+    assert "recut" not in estimated(trained, "not-stored", embeddings="stream")
 
 
 def test_work_is_in_proportion(trained):
@@ -164,7 +202,7 @@ def test_a_configuration_whose_model_is_not_trained_says_so(tmp_path, trained, p
     command = ["spoco-blocks", "plan", str(path), "--results", str(tmp_path / "none")]
     done = subprocess.run(command, env=program_environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "run the stage that writes it first" in done.stderr
+    assert "run the stage that writes it first (snakemake with --until labels)" in done.stderr
     assert os.listdir(tmp_path) == ["config.yaml"]
 
 

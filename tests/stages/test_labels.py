@@ -61,6 +61,16 @@ def test_objects_and_intensities(volume, tmp_path, monkeypatch, edge):
     assert manifest.result["object_length_nm"] == 11 * 500
 
 
+def test_objects_that_share_one_number_are_noticed(volume, tmp_path):
+    assert run(volume, tmp_path / "many")[0].result["warnings"] == []
+    mask = store(tmp_path / "mask.zarr", (volume[3] > 0).astype(np.uint8))
+    (said,) = run((volume[0], mask), tmp_path / "mask")[0].result["warnings"]
+    assert "have the number 1 (11,880 voxels)" in said
+    assert "a number of its own" in said
+    kept = run(volume, tmp_path / "few", keep_fraction=0.01)[0].result
+    assert (kept["annotated"], kept["warnings"]) == (1, [])
+
+
 def test_draws_repeat_and_follow_the_seed(volume, tmp_path):
     def kept(name, **settings):
         return tuple(pq.read_table(run(volume, tmp_path / name, **settings)[1].objects)["annotated"].to_pylist())

@@ -272,18 +272,8 @@ def test_times_read_well():
 
 
 def test_validation_scores_are_explained_and_the_fine_print_stays_in_the_table(tmp_path):
-    curves = [
-        (
-            i,
-            {
-                "pull": 1.0,
-                "validation_mean_iou": 0.5 if i % 10 == 0 else np.nan,
-                "gradient_norm_down": 1.0,
-                "lost": 1.0,
-            },
-        )
-        for i in range(1, 50)
-    ]
+    fine = {"pull": 1.0, "gradient_norm_down": 1.0, "lost": 1.0}
+    curves = [(i, {**fine, "validation_mean_iou": 0.5 if i % 10 == 0 else np.nan}) for i in range(1, 50)]
     page, _ = written(tmp_path, content(curves=curves))
     assert "Mean IoU of annotated objects that training never saw" in page
     assert "Gradient norm down" not in page
@@ -295,6 +285,6 @@ def test_says_how_viewers_open_it(tmp_path, raw):
     _, page = written(tmp_path, content(stores=(*raw, "results/segmentation.zarr")))
     text = " ".join(" ".join(page.text).split())
     names = ["'my data/raw.zarr'"] * bool(raw) + ["results/segmentation.zarr"]
-    assert " ".join(["napari --plugin napari-ome-zarr", *names, "in the folder"]) in text
+    assert " ".join(["napari --plugin napari-ome-zarr", *names, "and in neuroglancer, spoco-blocks view 'c"]) in text
     assert ("raw_pyramid: true" in text) == (not raw)
     assert "napari" not in written(tmp_path, content())[0]

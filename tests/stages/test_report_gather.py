@@ -19,6 +19,7 @@ from spoco_blocks.settings.jobs import LabelsJob, ReportJob
 from spoco_blocks.settings.sections import Source, TruthSettings
 from spoco_blocks.stages.report import StageTime
 from spoco_blocks.stages.report.gather import gather
+from spoco_blocks.stages.report.seams import recut_text
 from spoco_blocks.volumes import create_ome_zarr, create_zarr
 
 
@@ -139,3 +140,13 @@ def test_names_the_raw_data_that_viewers_open(tmp_path):
     )  # fmt: skip
     volume = job.volume.model_copy(update={"raw": Source(uri=raw)})
     assert gather(layout, job.model_copy(update={"volume": volume})).stores == (raw, results.segments)
+
+
+def test_says_of_one_block_and_of_several_how_they_agree():
+    found = {"blocks": 1, "recut_ari": 0.98765, "least_recut_ari": 0.98765, "differing_voxels": None}
+    one, several = recut_text(found), recut_text(found | {"blocks": 8, "least_recut_ari": 0.5, "differing_voxels": 0})
+    assert "1 block that lies across seams agrees with" in one
+    assert "index of 0.9877. At 1" in one
+    assert "8 blocks that lie across seams agree with" in several
+    assert "index of 0.9877, every voxel alike; the one that agrees least to 0.5000. At 1" in several
+    assert recut_text(None) == recut_text({"blocks": 0}) == ""

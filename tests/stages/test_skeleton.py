@@ -7,8 +7,6 @@ import logging
 import struct
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from meshes import segmented
 from scipy import ndimage
@@ -26,19 +24,6 @@ from spoco_blocks.stages.skeleton import run_skeleton
 
 SIZE_NM = np.array([30.0, 20.0, 10.0])
 SHAPE = (22, 40, 46)
-
-
-def prepared(folder, labels, blocks, **options):
-    """A segmentation whose table of objects has their boxes."""
-    layout = segmented(folder, labels, blocks, **options)
-    path = layout.segmentation("s").objects
-    table, found = pq.read_table(path), ndimage.find_objects(labels)
-    for axis, name in enumerate("zyx"):
-        for end in ("start", "stop"):
-            values = pa.array([getattr(box[axis], end) for box in found], pa.int64())
-            table = table.append_column(f"{name}{int(end == 'stop')}", values)
-    pq.write_table(table, path)
-    return layout
 
 
 def thinned(layout, execution=Execution(), **settings):  # noqa: B008
@@ -78,7 +63,7 @@ def branching(shape=SHAPE, count=4):
 def test_every_object_has_the_skeleton_of_the_whole_and_blocks_do_not_show(tmp_path):
     labels, found = branching(), []
     for name, blocks in (("whole", SHAPE), ("blocks", (6, 10, 8)), ("slabs", (2, 40, 23))):
-        result, folder = thinned(prepared(tmp_path / name, labels, blocks), level=0)
+        result, folder = thinned(segmented(tmp_path / name, labels, blocks), level=0)
         assert (result["objects"], result["vanished"], result["too_large"]) == (5, 0, [])
         found.append(contents(folder))
     assert found[0] == found[1] == found[2]
@@ -105,7 +90,7 @@ def test_every_object_has_the_skeleton_of_the_whole_and_blocks_do_not_show(tmp_p
 def test_a_coarser_level_lies_where_the_finest_one_does(tmp_path):
     labels = np.zeros((12, 24, 48), np.uint32)
     labels[4:8, 8:16, 4:44] = 1
-    layout = prepared(tmp_path, labels, (8, 8, 8), factors=((1, 2, 2), (2, 2, 2)))
+    layout = segmented(tmp_path, labels, (8, 8, 8), factors=((1, 2, 2), (2, 2, 2)))
     middle = (np.array([6, 12, 24]) - 0.5) * SIZE_NM
     for level, window in enumerate(np.array([[1, 1, 1], [1, 2, 2], [2, 4, 4]])):
         result, folder = thinned(layout, level=level)
@@ -120,7 +105,7 @@ def test_a_coarser_level_lies_where_the_finest_one_does(tmp_path):
 
 def test_what_is_too_small_or_too_large_is_left_out_and_named(tmp_path, caplog):
     labels = branching()
-    layout = prepared(tmp_path, labels, (6, 10, 8), factors=((2, 2, 2),))
+    layout = segmented(tmp_path, labels, (6, 10, 8), factors=((2, 2, 2),))
     boxes = [np.prod([part.stop - part.start for part in box]) for box in ndimage.find_objects(labels)]
     most = sorted(boxes)[-2]
     with caplog.at_level(logging.WARNING):
@@ -135,9 +120,9 @@ def test_what_is_too_small_or_too_large_is_left_out_and_named(tmp_path, caplog):
 
 def test_a_run_that_stopped_continues_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
     labels = branching()
-    _, folder = thinned(prepared(tmp_path / "whole", labels, (6, 10, 8)), Execution("threads", 2), level=0)
+    _, folder = thinned(segmented(tmp_path / "whole", labels, (6, 10, 8)), Execution("threads", 2), level=0)
     whole = contents(folder)
-    layout, commit, done = prepared(tmp_path / "stopped", labels, (6, 10, 8)), Ledger.commit, []
+    layout, commit, done = segmented(tmp_path / "stopped", labels, (6, 10, 8)), Ledger.commit, []
 
     def stopping(ledger, *arguments):
         commit(ledger, *arguments)
@@ -159,7 +144,7 @@ def test_a_run_that_stopped_continues_and_ends_with_the_same_bytes(tmp_path, mon
 
 def test_long_objects_are_read_in_slabs(tmp_path):
     labels, reads = branching(), []
-    layout = prepared(tmp_path, labels, (6, 10, 8))
+    layout = segmented(tmp_path, labels, (6, 10, 8))
     volume = stage.open_source(stage.Source(uri=str(layout.segmentation("s").segments)))
 
     class Counting:
@@ -177,15 +162,15 @@ def test_long_objects_are_read_in_slabs(tmp_path):
 
 
 def test_what_finds_centre_lines_may_be_missing(tmp_path, monkeypatch):
-    layout = prepared(tmp_path, np.ones((8, 8, 8), np.uint32), (8, 8, 8))
+    layout = segmented(tmp_path, np.ones((8, 8, 8), np.uint32), (8, 8, 8))
     monkeypatch.setattr("spoco_blocks.stages.precomputed.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"pip install 'spoco-blocks\[skeletons\]'"):
         thinned(layout)
 
 
 def test_images_and_levels_that_are_not_there_are_refused(tmp_path):
-    flat = prepared(tmp_path / "flat", np.ones((2, 8, 8), np.uint32), (1, 8, 8), planar=True)
+    flat = segmented(tmp_path / "flat", np.ones((2, 8, 8), np.uint32), (1, 8, 8), planar=True)
     with pytest.raises(VolumeError, match=r"segmentations\.s\.skeletons.*2D images.*Leave `skeletons` out"):
         thinned(flat)
     with pytest.raises(VolumeError, match=r"level is 2.*levels 0 to 1"):
-        thinned(prepared(tmp_path / "v", np.ones((8, 8, 8), np.uint32), (8, 8, 8), factors=((2, 2, 2),)), level=2)
+        thinned(segmented(tmp_path / "v", np.ones((8, 8, 8), np.uint32), (8, 8, 8), factors=((2, 2, 2),)), level=2)

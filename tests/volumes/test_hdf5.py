@@ -69,6 +69,16 @@ def test_attributes_state_voxel_size_and_axes(path, holder):
     assert (given.meta.axes, given.meta.voxel_size_nm) == ("zyx", (1, 2, 3))
 
 
+def test_voxel_sizes_in_microns_are_known_too(path):
+    with h5py.File(path, "a") as file:
+        file.attrs["voxel_size_nm"] = [9, 9, 9]
+        file["raw"].attrs["element_size_um"] = [2, 0.5, 0.5]
+    assert open_volume(path / "raw").meta.voxel_size_nm == (2000, 500, 500)
+    with h5py.File(path, "a") as file:
+        file["raw"].attrs["voxel_size_nm"] = [1, 2, 3]
+    assert open_volume(path / "raw").meta.voxel_size_nm == (1, 2, 3)
+
+
 @pytest.mark.parametrize("size", [[np.nan, 1, 1], [1, 2], "about 5", [0, 1, 1]])
 def test_voxel_sizes_that_are_none(path, size):
     with h5py.File(path, "a") as file:
@@ -85,7 +95,9 @@ def test_a_single_dataset_needs_no_name(tmp_path):
 def test_errors_say_what_is_there(path, tmp_path):
     with pytest.raises(VolumeNotFoundError, match=r"no dataset 'rw'.*raw \(6x20x30 uint16\)"):
         open_volume(path / "rw")
-    with pytest.raises(VolumeNotFoundError, match="no dataset ''"):
+    with pytest.raises(
+        VolumeNotFoundError, match=r"names no dataset; .*Add one to the path: .*cells\.(h5|hdf5|hdf)/deep/er/labels\."
+    ):
         open_volume(path)
     with pytest.raises(VolumeNotFoundError, match="nothing is stored there"):
         open_volume(tmp_path / "none.h5" / "raw")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spoco_blocks.errors import VolumeError, VolumeNotFoundError
 from spoco_blocks.grid import Box
-from spoco_blocks.volumes import choose_chunks, create_zarr, open_volume
+from spoco_blocks.volumes import FORMATS, choose_chunks, create_zarr, open_volume
 
 WHOLE = Box.of_shape((20, 36, 40))
 PART = Box((3, 5, 7), (17, 36, 23))
@@ -243,10 +243,11 @@ def test_missing_volumes_name_what_is_near(tmp_path):
 
 
 def test_other_files_are_no_volume(tmp_path):
-    (tmp_path / "a.tif").write_bytes(b"II*\0")
-    for path in (tmp_path, tmp_path / "a.tif"):
-        with pytest.raises(VolumeError, match="is none of HDF5, OME-Zarr, Zarr"):
+    (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE")
+    for path, inside in ((tmp_path, ", or name the volume inside: a.czi."), (tmp_path / "a.czi", ".")):
+        with pytest.raises(VolumeError) as error:
             open_volume(path)
+        assert str(error.value) == f"{path}: is none of {', '.join(FORMATS)}; convert it, to OME-Zarr or TIFF{inside}"
 
 
 def test_damaged_metadata_is_named(tmp_path):

@@ -193,8 +193,8 @@ rule recut:
     threads: 2
     resources:
         executor=LIGHT_EXECUTOR,
-        mem_mb=memory_of("cluster", otherwise=8000),
-        runtime=60,
+        mem_mb=memory_of("recut", otherwise=8000),
+        runtime=minutes_of("recut", otherwise=60),
     params:
         results=results_folder,
         job=stage_job("recut"),

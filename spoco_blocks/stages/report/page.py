@@ -49,6 +49,7 @@ def render(content: ReportContent) -> str:
         tiles=_tiles(content),
         viewer=viewer(content),
         napari=shlex.join(["napari", "--plugin", "napari-ome-zarr", *content.stores]),
+        neuroglancer=shlex.join(["spoco-blocks", "view", content.segmentation]),
         scores=_scores(content),
         sizes=_sizes(content),
         largest=_largest(content),

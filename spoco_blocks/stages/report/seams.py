@@ -28,12 +28,13 @@ def recut_text(recut: Mapping[str, Any] | None) -> str:
     """Say how well blocks that lie across the seams agree with the segmentation; nothing where none were clustered."""
     if recut is None or recut.get("recut_ari") is None:
         return ""
-    agreement = f"{recut['recut_ari']:.4f}"
+    several, agreement = recut["blocks"] > 1, f"{recut['recut_ari']:.4f}"
+    agree = "lie across seams agree" if several else "lies across seams agrees"
     exactly = ", every voxel alike" if recut["differing_voxels"] == 0 else ""
+    least = f"; the one that agrees least to {recut['least_recut_ari']:.4f}" if several else ""
     return (
-        f"Clustered again, {counted(recut['blocks'], 'block')} that lie across seams agree with the segmentation to an "
-        f"adjusted Rand index of {agreement}{exactly}; the one that agrees least to {recut['least_recut_ari']:.4f}. "
-        "At 1 it does not matter how the volume is cut."
+        f"Clustered again, {counted(recut['blocks'], 'block')} that {agree} with the segmentation to an adjusted Rand "
+        f"index of {agreement}{exactly}{least}. At 1 it does not matter how the volume is cut."
     )
 
 
