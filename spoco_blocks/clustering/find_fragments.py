@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spoco_blocks.clustering.context import Context
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.blends import blend_owners
-from spoco_blocks.kernels.borders import UNKNOWN, DistanceBounds, refine_borders
+from spoco_blocks.kernels.borders import EVENNESS, UNKNOWN, DistanceBounds, refine_borders
 from spoco_blocks.kernels.components import count_voxels, equal_components
 from spoco_blocks.kernels.coreless import gradients_at, label_alike
 from spoco_blocks.kernels.cores import label_cores
@@ -71,12 +71,14 @@ def find_fragments(
     growth.grow(settings.growth_rounds - min(settings.blend_voxels, settings.growth_rounds))
     _regrow_blends(settings, padded, embeddings, foreground, growth.means, np.flatnonzero(padded >= first))
     means, bounds = _merge_pieces(settings, spread, growth.means, (z, y, x))
-    refine_borders(padded, embeddings, means, settings.refinement_sweeps, bounds=bounds)
+    # What straightens the borders of thick objects would eat thin ones.
+    evenness = EVENNESS if max(z, y, x) > 1 else 0.0
+    refine_borders(padded, embeddings, means, settings.refinement_sweeps, evenness, bounds=bounds)
     # What has spread along the border of two objects meanwhile looks like a blend of them now.
     late = np.flatnonzero(padded >= first)
     changed = np.concatenate([late, _regrow_blends(settings, padded, embeddings, foreground, means, late)])
     bounds.units.reshape(-1)[changed] = UNKNOWN
-    refine_borders(padded, embeddings, means, settings.refinement_sweeps, changed=changed, bounds=bounds)
+    refine_borders(padded, embeddings, means, settings.refinement_sweeps, evenness, changed=changed, bounds=bounds)
     voxels = count_voxels(padded, len(means))
     present = voxels > 0
     present[0] = True
