@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.half import JIT_EXACT
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT
 from spoco_blocks.kernels.union_find import find
 
 
@@ -109,14 +109,14 @@ def _adjacency(edges: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDA
     return heads, following
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _flatten(roots: NDArray[np.int64]) -> None:
     # A root is smaller than its members: one ascending pass suffices.
     for i in range(roots.size):
         roots[i] = roots[roots[i]]
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _squared_distance(a: int, b: int, size: NDArray[np.int64], total: NDArray[np.float64]) -> float:
     squared = 0.0
     for c in range(total.shape[1]):
@@ -125,7 +125,7 @@ def _squared_distance(a: int, b: int, size: NDArray[np.int64], total: NDArray[np
     return squared
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _before(distances: NDArray[np.float64], entries: NDArray[np.int64], i: int, j: int) -> bool:
     if distances[i] != distances[j]:
         return distances[i] < distances[j]  # type: ignore[no-any-return]
@@ -134,14 +134,14 @@ def _before(distances: NDArray[np.float64], entries: NDArray[np.int64], i: int, 
     return entries[i, 1] < entries[j, 1]  # type: ignore[no-any-return]
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _swap(distances: NDArray[np.float64], entries: NDArray[np.int64], i: int, j: int) -> None:
     distances[i], distances[j] = distances[j], distances[i]
     for q in range(3):
         entries[i, q], entries[j, q] = entries[j, q], entries[i, q]
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _sift_up(distances: NDArray[np.float64], entries: NDArray[np.int64], i: int) -> None:
     while i > 0:
         parent = (i - 1) // 2
@@ -151,7 +151,7 @@ def _sift_up(distances: NDArray[np.float64], entries: NDArray[np.int64], i: int)
         i = parent
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _sift_down(distances: NDArray[np.float64], entries: NDArray[np.int64], n: int, i: int) -> None:
     while 2 * i + 1 < n:
         child = 2 * i + 1
@@ -163,21 +163,22 @@ def _sift_down(distances: NDArray[np.float64], entries: NDArray[np.int64], n: in
         i = child
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _prune(distances: NDArray[np.float64], entries: NDArray[np.int64], n: int, queued: NDArray[np.float64]) -> int:
     """Drop outdated entries and give how many are left."""
     left = 0
     for i in range(n):
         if queued[entries[i, 2]] == distances[i]:
             distances[left] = distances[i]
-            entries[left] = entries[i]
+            for q in range(3):
+                entries[left, q] = entries[i, q]
             left += 1
     for i in range(left // 2 - 1, -1, -1):
         _sift_down(distances, entries, left, i)
     return left
 
 
-@njit(**JIT_EXACT)
+@njit(**INNER_EXACT)
 def _fold(graph: Any, roots: NDArray[np.int64], low: int, high: int, stamps: NDArray[np.int64]) -> None:
     """Make one list of the half-edges of two clusters that have become `low`, parallel edges folded into one."""
     edges, faces, apart, alive, heads, following = graph
@@ -215,43 +216,59 @@ def _fold(graph: Any, roots: NDArray[np.int64], low: int, high: int, stamps: NDA
         half = following[half]
 
 
-@njit(**JIT_EXACT)
-def _offer(
+@njit(**INNER_EXACT)
+def _open_distance(
     edge: int,
     graph: Any,
     roots: NDArray[np.int64],
     size: NDArray[np.int64],
     total: NDArray[np.float64],
     limits: tuple[float, int, int],
-    heap: tuple[NDArray[np.float64], NDArray[np.int64], int],
-    queued: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
-    """Put an edge on the heap where its two clusters may be fused; what the heap held of it is outdated."""
+) -> float:
+    """Give the squared distance of an edge's two clusters; -1 where they may not be fused."""
     edges, faces, apart, alive, _, _ = graph
     bound, small, min_contacts = limits
-    distances, entries, n = heap
-    queued[edge] = -1.0
     if not alive[edge] or apart[edge] or faces[edge] < min_contacts:
-        return distances, entries, n
+        return -1.0
     a = find(roots, edges[edge, 0])
     b = find(roots, edges[edge, 1])
     if size[a] >= small and size[b] >= small:
-        return distances, entries, n
+        return -1.0
     squared = _squared_distance(a, b, size, total)
-    if not squared <= bound:
-        return distances, entries, n
-    if n == distances.size:
-        n = _prune(distances, entries, n, queued)
-        if 2 * n > distances.size:
-            distances = np.concatenate((distances, np.empty_like(distances)))
-            entries = np.concatenate((entries, np.empty_like(entries)))
-    queued[edge] = squared
+    return squared if squared <= bound else -1.0
+
+
+@njit(**INNER_EXACT)
+def _push(
+    edge: int,
+    squared: float,
+    edges: NDArray[np.int64],
+    roots: NDArray[np.int64],
+    distances: NDArray[np.float64],
+    entries: NDArray[np.int64],
+    n: int,
+) -> int:
+    """Put an edge on the heap, which has room for it."""
+    a = find(roots, edges[edge, 0])
+    b = find(roots, edges[edge, 1])
     distances[n] = squared
     entries[n, 0] = min(a, b)
     entries[n, 1] = max(a, b)
     entries[n, 2] = edge
     _sift_up(distances, entries, n)
-    return distances, entries, n + 1
+    return n + 1
+
+
+@njit(**JIT_EXACT)
+def _with_room(
+    distances: NDArray[np.float64], entries: NDArray[np.int64], n: int, queued: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+    """Make room on a full heap: by what is outdated, or by twice the memory."""
+    n = _prune(distances, entries, n, queued)
+    if 2 * n > distances.size:
+        distances = np.concatenate((distances, np.empty_like(distances)))
+        entries = np.concatenate((entries, np.empty_like(entries)))
+    return distances, entries, n
 
 
 @njit(**JIT_EXACT)
@@ -265,11 +282,15 @@ def _link(
     """Fuse the nearest two clusters, of which one is small, until none are within the bound."""
     edges, _, _, alive, heads, following = graph
     stamps = np.full(roots.size, -1, np.int64)
-    # The distance at which each edge stands in the heap.
+    # The distance at which each edge stands in the heap; of what else the heap holds of it, none is up to date.
     queued = np.full(len(edges), -1.0)
     distances, entries, n = np.empty(1024, np.float64), np.empty((1024, 3), np.int64), 0
     for edge in range(len(edges)):
-        distances, entries, n = _offer(edge, graph, roots, size, total, limits, (distances, entries, n), queued)
+        queued[edge] = _open_distance(edge, graph, roots, size, total, limits)
+        if queued[edge] >= 0:
+            if n == distances.size:
+                distances, entries, n = _with_room(distances, entries, n, queued)
+            n = _push(edge, queued[edge], edges, roots, distances, entries, n)
     while n > 0:
         squared = distances[0]
         low, high, edge = entries[0, 0], entries[0, 1], entries[0, 2]
@@ -280,10 +301,20 @@ def _link(
             continue
         roots[high] = low
         size[low] += size[high]
-        total[low] += total[high]
+        _add(total, low, high)
         _fold(graph, roots, low, high, stamps)
         half = heads[low]
         while half >= 0:
-            heap = (distances, entries, n)
-            distances, entries, n = _offer(half // 2, graph, roots, size, total, limits, heap, queued)
+            edge = half // 2
+            queued[edge] = _open_distance(edge, graph, roots, size, total, limits)
+            if queued[edge] >= 0:
+                if n == distances.size:
+                    distances, entries, n = _with_room(distances, entries, n, queued)
+                n = _push(edge, queued[edge], edges, roots, distances, entries, n)
             half = following[half]
+
+
+@njit(**INNER_EXACT)
+def _add(total: NDArray[np.float64], low: int, high: int) -> None:
+    for c in range(total.shape[1]):
+        total[low, c] += total[high, c]
