@@ -22,7 +22,7 @@ from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.embedded import Embedded
-from spoco_blocks.stages.measured import keep_inner, measure
+from spoco_blocks.stages.measured import keep_inner, measure, on_lattice
 from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.stitch.decision import decide, number_segments
 from spoco_blocks.stages.stitch.tables import Edges, Fragments, load_edges, load_fragments
@@ -106,7 +106,8 @@ def cut(phantom: Phantom, context: Context, parts: int, folder: Path, method: Mo
             part = phantom.embeddings[(slice(None), *block.outer.slices)].astype(np.float32)
             foreground = phantom.foreground[block.outer.slices]
             labels, inner, _ = keep_inner(method(part, foreground, context), block)
-            ledger.commit(block.index, measure(labels, inner, part, foreground.astype(np.uint8), block, SOURCE))
+            tables = measure(labels, inner, part, foreground.astype(np.uint8), block, SOURCE)
+            ledger.commit(block.index, tables | {"lattice": on_lattice(labels, block, planar=False)})
             np.save(folder / f"outer-{block.index}.npy", labels)
             joined[block.inner.slices] = np.where(inner > 0, inner + joined.max(), 0)
             kept.append(inner)
