@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spoco_blocks.grid import Block, Box
+from spoco_blocks.grid import Block, Box, Triple
 from spoco_blocks.kernels.confidence import distance_sums
 from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.lookup import apply_lookup
@@ -125,14 +125,19 @@ def beyond(labels: NDArray[np.uint32], block: Block) -> dict[str, NDArray[np.uin
     return seen
 
 
+def lattice_steps(*, planar: bool) -> Triple:
+    """Give the voxels from one place of the lattice to the next along each axis; each image has some."""
+    return (1 if planar else LATTICE, LATTICE, LATTICE)
+
+
 def places(box: Box, *, planar: bool) -> list[range]:
-    """Give the places of the volume's lattice that lie in a box, by axis; each image has some."""
-    steps = (1 if planar else LATTICE, LATTICE, LATTICE)
+    """Give the places of the volume's lattice that lie in a box, by axis."""
+    steps = lattice_steps(planar=planar)
     return [range(-(-a // s), -(-b // s)) for a, b, s in zip(box.start, box.stop, steps, strict=True)]
 
 
 def on_lattice(labels: NDArray[np.uint32], block: Block, *, planar: bool) -> NDArray[np.uint32]:
     """Give the labels of the outer box at the places of the lattice."""
-    steps = (1 if planar else LATTICE, LATTICE, LATTICE)
-    first = tuple(slice(-a % s, None, s) for a, s in zip(block.outer.start, steps, strict=True))
-    return np.ascontiguousarray(labels[first])
+    steps = lattice_steps(planar=planar)
+    part = tuple(slice(-a % s, None, s) for a, s in zip(block.outer.start, steps, strict=True))
+    return np.ascontiguousarray(labels[part])

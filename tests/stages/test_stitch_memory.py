@@ -63,6 +63,17 @@ def test_what_is_held_does_not_grow_with_the_segments(tmp_path, monkeypatch):
     assert held_bytes(160) < 1.3 * held_bytes(40)
 
 
+def test_no_segment_is_a_table_without_rows(tmp_path):
+    grid, records = many(tmp_path / "records", 1)
+    offsets, lookup = 16 * np.arange(len(grid) + 1), np.zeros(16 * len(grid) + 1, int)
+    seams = count_cuts(load_planes(records, grid, offsets, planar=False), lookup)
+    path, geometry = tmp_path / "objects.parquet", Geometry(grid, (1.0, 1.0, 1.0), planar=False)
+    assert write_objects(path, records, lookup, offsets, geometry, seams, tmp_path / "objects") == 0
+    table = pq.read_table(path)
+    assert table.num_rows == 0
+    assert {"id", "voxels", "confidence", "seam_agreement"} <= set(table.column_names)
+
+
 @pytest.mark.parametrize("part", [1, 13, 1000])
 @pytest.mark.parametrize("spread", [0.0, 20.0])
 def test_the_nearest_of_all_is_found_part_by_part(tmp_path, monkeypatch, spread, part):

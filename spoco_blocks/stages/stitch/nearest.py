@@ -64,18 +64,18 @@ def _ask_trees(sums: Sums, gaps: NDArray[np.float64], space: Workspace) -> None:
             # The nearest is the segment itself, or one that is equal.
             gaps[asking] = cKDTree(means).query(sums.means(asking), k=2)[0][:, 1]
         space.let_go()
-    for part, box in zip(spans, boxes, strict=True):
-        tree = None
-        for other in spans:
+    for part in spans:
+        asking = np.flatnonzero(alone[part]) + part.start
+        means, found = sums.means(asking), gaps[asking]
+        for other, box in zip(spans, boxes, strict=True):
             if other == part or box is None:
                 continue
-            asking = np.flatnonzero(alone[other]) + other.start
-            means = sums.means(asking)
-            near = np.linalg.norm(np.maximum(np.maximum(box[0] - means, means - box[1]), 0), axis=1) < gaps[asking]
+            outside = np.maximum(np.maximum(box[0] - means, means - box[1]), 0)
+            near = np.linalg.norm(outside, axis=1) < found
             if near.any():
-                tree = tree or cKDTree(_present(sums, part))
-                gaps[asking[near]] = np.minimum(gaps[asking[near]], tree.query(means[near])[0])
+                found[near] = np.minimum(found[near], cKDTree(_present(sums, other)).query(means[near])[0])
             space.let_go()
+        gaps[asking] = found
 
 
 def _present(sums: Sums, part: slice) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def write_objects(
     count, writer = len(sums.voxels) - 1, None
     for start in range(1, max(count, 1) + 1, ROWS):
         part = slice(start, min(start + ROWS, count + 1))
-        facing = SeamCounts(seams.sections, seams.cut, np.array(seams.own[part]), np.array(seams.facing[part]))
+        facing = replace(seams, own=np.array(seams.own[part]), facing=np.array(seams.facing[part]))
         rows = _rows(start, sums.rows(part), np.array(gaps[part]), facing, geometry)
         space.let_go()
         writer = writer or pq.ParquetWriter(path, rows.schema)
