@@ -96,10 +96,10 @@ class Cut:
         (self.folder / "facts.json").write_text(json.dumps(facts))
 
 
-def cut(phantom: Phantom, context: Context, parts: int, folder: Path, method: Modes) -> None:
+def cut(phantom: Phantom, context: Context, parts: int, folder: Path, method: Modes, halo: int = HALO) -> None:
     """Cluster `parts` blocks along each axis, and write what ours and the peers start from."""
     shape = phantom.truth.shape
-    grid, joined, kept = BlockGrid(shape, tuple(s // parts for s in shape), (HALO,) * 3), np.zeros(shape, np.uint32), []
+    grid, joined, kept = BlockGrid(shape, tuple(s // parts for s in shape), (halo,) * 3), np.zeros(shape, np.uint32), []
     folder.mkdir(exist_ok=True)
     with Ledger(folder / "records", "shard-0", "bench") as ledger:
         for block in grid:

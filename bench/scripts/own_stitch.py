@@ -1,4 +1,4 @@
-"""``own_stitch.py FOLDER ours|union|exact``: stitch the blocks of a folder; writes WAY.npy, prints what it took."""
+"""``own_stitch.py FOLDER WAY``: stitch the blocks of a folder in one of our ways; writes WAY.npy, prints what it took."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.ways import Cut, exact, ours, union_of_overlaps
 
-WAYS = {"ours": ours, "union": union_of_overlaps, "exact": exact}
+# The folder of each, and what it does.
+WAYS = {"ours": (".", ours), "union": (".", union_of_overlaps), "exact": ("exact", exact), "wide": ("wide", ours)}
 
 
 def prepare(folder: Path) -> Callable[[], np.ndarray]:
     """Load the labels of the blocks, and open their records."""
-    way = sys.argv[2]
-    blocks = Cut.open(folder / "exact" if way == "exact" else folder)
+    where, work = WAYS[sys.argv[2]]
+    blocks = Cut.open(folder / where)
     assert len(blocks.records) == len(blocks.inner)  # opened here, not where time is taken
-    return lambda: WAYS[way](blocks)
+    return lambda: work(blocks)
 
 
 measure(prepare)
