@@ -1,4 +1,4 @@
-"""``own_stitch.py FOLDER WAY``: stitch the blocks of a folder in one of our ways; writes WAY.npy, prints what it took."""
+"""``own_stitch.py FOLDER WAY``: stitch blocks of a folder in one of our ways; writes WAY.npy, prints what it took."""
 
 from __future__ import annotations
 
