@@ -18,27 +18,22 @@ from sklearn.metrics import adjusted_rand_score
 from bench.frame import Claim, Report, Row
 from bench.phantoms import Phantom, make
 from bench.real_embeddings import CONFIGURATIONS, FOLDER, read_case
-from bench.stitch import cut
-from bench.ways import Cut, ours
+from bench.ways import Cut, Labels, calibrated, cut, exact, ours
 from bench.workflow import ROOT, missing_files
 from spoco_blocks.clustering import Context, Modes
 from spoco_blocks.clustering.exact import exact_halo
+from spoco_blocks.clustering.modes import OBJECT_DISTANCE
 from spoco_blocks.engine.executors import Execution
-from spoco_blocks.engine.ledger import Records
 from spoco_blocks.engine.runner import Blocks
 from spoco_blocks.engine.runner import run as run_blocks
 from spoco_blocks.grid import Block, BlockGrid, Box, Triple, triple
 from spoco_blocks.settings.sections import Source
-from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.exact.cluster import ClusterExactly
 from spoco_blocks.stages.exact.find import find_pieces
 from spoco_blocks.stages.exact.placed import PlacedSeeds
 from spoco_blocks.stages.exact.seeds import FindSeeds
 from spoco_blocks.stages.output import StoredOutput
-from spoco_blocks.stages.stitch.decision import decide, number_segments
-from spoco_blocks.stages.stitch.tables import load_edges, load_fragments
-from spoco_blocks.stages.stitch.whole import join_blocks
 from spoco_blocks.volumes import create_zarr, open_volume
 
 # Blocks that divide the volume, that do not, that are flat, and columns.
@@ -88,19 +83,19 @@ def stored(folder: Path, name: str, array: NDArray[np.generic], chunk: Triple) -
     return Source(uri=str(folder / name))
 
 
-def exact_segments(
+def cut_exactly(
     phantom: Phantom,
     context: Context,
-    block_shape: Triple,
+    grid: BlockGrid,
     folder: Path,
     scale: float | None = None,
     *,
-    method: Modes | None = None,
+    method: Modes,
+    object_distance: float = OBJECT_DISTANCE,
     planar: bool = False,
-    shifted: bool = False,
-) -> NDArray[np.unsignedinteger]:
-    """Segment a phantom in blocks so that they do not show."""
-    method, shape = method or Modes(), phantom.truth.shape
+) -> Cut:
+    """Cluster the blocks of a grid so that they do not show: all three passes, in a folder that is new."""
+    shape, block_shape = phantom.truth.shape, grid.block_shape
     folder.mkdir(parents=True)
     embeddings = stored(folder, "embeddings", phantom.embeddings, block_shape)
     foreground = stored(folder, "foreground", phantom.foreground.astype(np.uint8) * 255, block_shape)
@@ -111,34 +106,38 @@ def exact_segments(
     source = Embedded(output, 0.5, None if scale is None else (scale,) * 3)
     np.savez(folder / "modes.npz", modes=context.modes)
     thresholds = (context.gradient_threshold, context.coreless_threshold)
-    margin = exact_halo(method)
-    grid = (ShiftedGrid if shifted else BlockGrid)(shape, block_shape, (0 if planar else margin, margin, margin))
     task = FindSeeds(source, method, thresholds, folder / "modes.npz", seeds, shape, str(folder))
     find_pieces(task, grid, folder / "pieces", folder / "ledger", str(folder), Execution(), planar=planar)
     placed = PlacedSeeds(seeds, folder / "pieces", grid, str(folder))
     clustering = ClusterExactly(source, method, placed, fragments, None, shape, gaps=False, planar=planar)
     blocks = Blocks(grid, folder / "ledger" / "cluster", str(folder))
     run_blocks(clustering, blocks, Execution())
-    records = Records(blocks.folder, blocks.record_identity, len(grid))
-    tables = load_fragments(records)
-    edges, least = load_edges(records, grid, tables.offsets, planar=planar), max(1, method.min_core_voxels)
-    whole = join_blocks(records, tables, edges, least)
-    roots = decide(whole.fragments, whole.edges, StitchingSettings(), final=False, folder=folder)
-    lookup = number_segments(roots, whole.fragments.voxels, 0)[whole.of_fragment]
-    result, written = np.zeros(shape, lookup.dtype), open_volume(fragments.uri)
-    for block in grid:
-        mine = lookup[tables.offsets[block.index] : tables.offsets[block.index + 1] + 1].copy()
-        mine[0] = 0
-        result[block.inner.slices] = mine[written.read(block.inner)]
-    return result
+    written, ledgers = open_volume(fragments.uri), (blocks.folder, blocks.record_identity)
+    inner = [written.read(block.inner) for block in grid]
+    return Cut(folder, grid, ledgers, inner, object_distance, max(1, method.min_core_voxels))
 
 
-def calibrated(phantom: Phantom, method: Modes) -> Context:
-    """Decide thresholds and modes on the whole volume."""
-    sample = method.gradient_sample(phantom.embeddings, phantom.foreground)
-    threshold = method.gradient_threshold(sample)
-    modes, _ = method.seek(phantom.embeddings, phantom.foreground, threshold, 0)
-    return Context(threshold, method.coreless_threshold(sample, threshold), modes)
+def exact_segments(
+    phantom: Phantom,
+    context: Context,
+    block_shape: Triple,
+    folder: Path,
+    scale: float | None = None,
+    *,
+    method: Modes | None = None,
+    object_distance: float = OBJECT_DISTANCE,
+    planar: bool = False,
+    shifted: bool = False,
+) -> Labels:
+    """Segment a phantom in blocks so that they do not show."""
+    method = method or Modes()
+    margin = exact_halo(method)
+    halo = (0 if planar else margin, margin, margin)
+    grid = (ShiftedGrid if shifted else BlockGrid)(phantom.truth.shape, block_shape, halo)
+    blocks = cut_exactly(
+        phantom, context, grid, folder, scale, method=method, object_distance=object_distance, planar=planar
+    )
+    return exact(blocks, planar=planar)
 
 
 def cases(report: Report, *, quick: bool) -> Iterator[tuple[str, Phantom, Modes]]:
@@ -189,7 +188,7 @@ def seconds(phantom: Phantom, context: Context, folder: Path) -> list[float]:
         start = time.process_time()
         exact_segments(phantom, context, shape, exactly)
         between = time.process_time()
-        cut(phantom, context, phantom.truth.shape[0] // shape[0], once)
+        cut(phantom, context, phantom.truth.shape[0] // shape[0], once, Modes())
         ours(Cut.open(once))
         taken[0].append(between - start)
         taken[1].append(time.process_time() - between)

@@ -26,7 +26,7 @@ from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.exact.cluster import ClusterExactly
 from spoco_blocks.stages.exact.placed import PlacedSeeds
 from spoco_blocks.stages.exact.seeds import exact_grid
-from spoco_blocks.stages.measured import intensities, keep_inner, measure, unsought
+from spoco_blocks.stages.measured import intensities, keep_inner, measure, on_lattice, unsought
 from spoco_blocks.stages.output import Output, PredictedOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.rehearsal import rehearsed_block, rehearsed_embeddings
@@ -34,7 +34,7 @@ from spoco_blocks.stages.sources import open_source
 
 # Labels and work arrays of a voxel, with affinities and without: measured where all voxels are foreground.
 MUTEX_BYTES, OTHER_BYTES, OTHER_CHANNEL_BYTES = 100, 110, 8
-VERSION = 5
+VERSION = 6
 
 
 @lru_cache(maxsize=2)
@@ -95,7 +95,7 @@ class ClusterBlock:
         """Label the outer box; give labels of the inner one, without and with gaps, and what is measured of these."""
         found, coreless = self.find(embeddings, foreground, context)
         labels, inner, kept = keep_inner(found, block)
-        tables: dict[str, NDArray[Any]] = {"coreless": coreless[kept]}
+        tables = {"coreless": coreless[kept], "lattice": on_lattice(labels, block, planar=self.planar)}
         pieces = inner
         if self.gaps:
             pieces = number_gaps(inner, planar=self.planar)

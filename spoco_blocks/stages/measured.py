@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spoco_blocks.grid import Block
+from spoco_blocks.grid import Block, Box, Triple
 from spoco_blocks.kernels.confidence import distance_sums
 from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.lookup import apply_lookup
@@ -20,6 +20,8 @@ from spoco_blocks.stages.sources import open_source
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
 BEYOND = ("z2", "y2", "x2")
 INSIDE = ("z_inside", "y_inside", "x_inside")
+# Voxels from one place of the volume's lattice to the next, at which two blocks' labels are compared.
+LATTICE = 4
 
 
 def keep_inner(
@@ -121,3 +123,21 @@ def beyond(labels: NDArray[np.uint32], block: Block) -> dict[str, NDArray[np.uin
             plane = tuple(stop if a == axis else s for a, s in enumerate(inner.slices))
             seen[BEYOND[axis]] = labels[plane]
     return seen
+
+
+def lattice_steps(*, planar: bool) -> Triple:
+    """Give the voxels from one place of the lattice to the next along each axis; each image has some."""
+    return (1 if planar else LATTICE, LATTICE, LATTICE)
+
+
+def places(box: Box, *, planar: bool) -> list[range]:
+    """Give the places of the volume's lattice that lie in a box, by axis."""
+    steps = lattice_steps(planar=planar)
+    return [range(-(-a // s), -(-b // s)) for a, b, s in zip(box.start, box.stop, steps, strict=True)]
+
+
+def on_lattice(labels: NDArray[np.uint32], block: Block, *, planar: bool) -> NDArray[np.uint32]:
+    """Give the labels of the outer box at the places of the lattice."""
+    steps = lattice_steps(planar=planar)
+    part = tuple(slice(-a % s, None, s) for a, s in zip(block.outer.start, steps, strict=True))
+    return np.ascontiguousarray(labels[part])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from oracles import adjusted_rand_index
@@ -14,10 +16,10 @@ from spoco_blocks.kernels.merged_modes import merge_modes
 from spoco_blocks.settings.sections import Source
 from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.embedded import Embedded
-from spoco_blocks.stages.measured import keep_inner, measure
+from spoco_blocks.stages.measured import FACES, keep_inner, measure, on_lattice
 from spoco_blocks.stages.output import StoredOutput
 from spoco_blocks.stages.stitch.decision import decide, distinct_pairs, join_overlapping, number_segments
-from spoco_blocks.stages.stitch.tables import Edges, load_edges, load_fragments, load_overlaps
+from spoco_blocks.stages.stitch.tables import Edges, following, load_edges, load_fragments, load_overlaps
 
 SHAPE = (12, 14, 16)
 SOURCE = Embedded(StoredOutput(Source(uri="e"), Source(uri="f"), None, 3, 0), 0.5, (4.0, 4.0, 4.0))
@@ -97,6 +99,67 @@ def test_tables_in_files_and_small_batches_change_nothing(tmp_path, truth, load)
         np.testing.assert_array_equal(found, decide(fragments, edges, settings, final=False, folder=tmp_path))
         assert (tmp_path / "work").exists()
         assert not list(tmp_path.glob("merge*"))
+
+
+def recorded(folder, grid, views, embeddings, *, lattice=True):
+    """Records of blocks whose labels of their outer boxes are given."""
+    source = replace(SOURCE, coordinate_scale=None)
+    with Ledger(folder, "shard-0", "i") as ledger:
+        for block, view in zip(grid, views, strict=True):
+            labels, inner, _ = keep_inner(view, block)
+            part = np.ascontiguousarray(embeddings[(slice(None), *block.outer.slices)])
+            tables = measure(labels, inner, part, np.full(view.shape, 200, np.uint8), block, source)
+            if lattice:
+                tables["lattice"] = on_lattice(labels, block, planar=False)
+            ledger.commit(block.index, tables)
+    return Records(folder, "i", len(grid))
+
+
+@pytest.mark.parametrize(("lattice", "segments"), [(True, 2), (False, 4)])
+def test_a_sliver_finds_the_object_that_its_block_sees_in_the_halo(tmp_path, lattice, segments):
+    # Blocks meet at x = 8. The first gives voxel (0, 0, 7) to the object beyond, of which the second sees none there.
+    grid = BlockGrid((8, 8, 16), (8, 8, 8), (4, 4, 4))
+    first, second = np.ones((8, 8, 12), np.uint32), np.ones((8, 8, 12), np.uint32)
+    first[:, :, 8:] = first[0, 0, 7] = 2
+    second[:, :, 4:] = 2
+    second[0, 0, :] = 1
+    embeddings = np.zeros((3, 8, 8, 16), np.float32)
+    embeddings[:, :, :, 8:] = 5
+    records = recorded(tmp_path, grid, (first, second), embeddings, lattice=lattice)
+    fragments, edges = tables(records, grid, load_edges)
+    assert fragments.voxels.tolist() == [0, 8 * 8 * 8 - 1, 1, 8, 8 * 8 * 8 - 8]
+    settings = StitchingSettings(small_voxels=0)
+    found = decide(fragments, edges, settings, final=False, folder=tmp_path)
+    assert len(np.unique(found[1:])) == segments
+    assert (found[2] == found[4]) == lattice
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("halo", [(0, 3, 5), (0, 0, 0)])
+def test_what_two_blocks_see_is_counted_at_every_fourth_voxel(tmp_path, planar, halo):
+    rng, shape = np.random.default_rng(4), (5, 13, 26)
+    grid, views = BlockGrid(shape, (5, 7, 9), halo), []
+    with Ledger(tmp_path, "shard-0", "i") as ledger:
+        for block in grid:
+            view = rng.integers(0, 4, block.outer.shape).astype(np.uint32)
+            planes = {name: np.zeros((1, 1), np.uint32) for name in FACES}
+            own = {"pairs": np.zeros((0, 2), np.uint32), "contacts": np.zeros(0, np.int64), "weights": np.zeros(3)}
+            ledger.commit(block.index, {"lattice": on_lattice(view, block, planar=planar), **planes, **own})
+            views.append(np.zeros(shape, int))
+            views[-1][block.outer.slices] = view
+    places = np.indices(shape) % 4 == 0
+    places = places[1:].all(axis=0) if planar else places.all(axis=0)
+    expected = {}
+    for block in grid:
+        for _, other in following(grid, block.index, planar=planar):
+            for a, b in zip(views[block.index][places], views[other][places], strict=True):
+                if a and b:
+                    pair = (a + 3 * block.index, b + 3 * other)
+                    expected[pair] = expected.get(pair, 0) + 1
+    edges = load_edges(Records(tmp_path, "i", len(grid)), grid, 3 * np.arange(len(grid) + 1), planar=planar)
+    assert dict(zip(map(tuple, edges.pairs.tolist()), edges.contacts.tolist(), strict=True)) == expected
+    assert bool(expected) == any(halo)
+    assert not edges.same_block.any()
 
 
 def test_means_are_in_the_volumes_frame(tmp_path, truth):

@@ -12,8 +12,9 @@ from spoco_blocks.engine.ledger import Records
 from spoco_blocks.engine.manifest import Manifest
 from spoco_blocks.grid import Box
 from spoco_blocks.stages.plan import Plan
-from spoco_blocks.stages.stitch.objects import principal_axes, surface
-from spoco_blocks.stages.stitch.seams import Planes, count_cuts, report_seams
+from spoco_blocks.stages.stitch import mapped, objects
+from spoco_blocks.stages.stitch.objects import Geometry, principal_axes, surface, write_objects
+from spoco_blocks.stages.stitch.seams import Planes, count_cuts, load_planes, report_seams
 from spoco_blocks.volumes import open_volume
 
 
@@ -84,6 +85,29 @@ def test_objects_are_as_counted_voxel_by_voxel(measured, volumes):
         assert (found["spread"][row] > 0) == (found["fragments"][row] > 1)
         split += found["fragments"][row] > 1
     assert split > 5
+
+
+def test_parts_of_the_tables_change_nothing(measured, volumes, tmp_path, monkeypatch):
+    plan, _, _, _ = volumes
+    identity = Manifest.read(measured.manifest("cluster", 0)).result["records"]
+    records = Records(measured.ledger("cluster"), identity, len(plan.cluster_grid))
+    lookup, offsets = np.load(measured.lookup), np.load(measured.offsets)
+    geometry, grid = Geometry(plan.cluster_grid, plan.voxel_size_nm, plan.planar), plan.cluster_grid
+    planes = load_planes(records, grid, offsets, planar=False)
+    seams = count_cuts(planes, lookup)
+    for part in (1, 7, 10**6):
+        monkeypatch.setattr(mapped, "PART", part)
+        monkeypatch.setattr(objects, "ROWS", part)
+        folder = tmp_path / str(part)
+        in_files = load_planes(records, grid, offsets, planar=False, folder=folder / "planes")
+        counted = count_cuts(in_files, lookup, folder / "seams")
+        for ours, theirs in ((planes, in_files), (seams, counted)):
+            for name, column in vars(ours).items():
+                np.testing.assert_array_equal(column, getattr(theirs, name))
+        path = folder / "objects.parquet"
+        count = write_objects(path, records, lookup, offsets, geometry, counted, folder / "objects")
+        assert pq.read_table(path).equals(pq.read_table(measured.objects))
+        assert pq.ParquetFile(path).num_row_groups == -(-count // part)
 
 
 def test_confidence_is_how_far_voxels_are_from_their_mean_beside_the_next_object(trained):

@@ -42,6 +42,11 @@ def let_go(*arrays: NDArray[Any]) -> None:
             base.madvise(mmap.MADV_DONTNEED)
 
 
+def largest(array: NDArray[Any]) -> int:
+    """Give the largest entry, 0 of none."""
+    return max((int(array[part].max()) for part in parts(len(array), array)), default=0)
+
+
 @lru_cache(maxsize=16)
 def open_table(path: Path, identity: str) -> NDArray[Any]:
     """Map a table once per process; `identity` makes sure that it is that of this run."""

@@ -1,149 +1,137 @@
-"""The table of objects: what blocks know of their fragments, summed over each segment, one block at a time."""
+"""The table of objects: what blocks know of their fragments, summed over each segment."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from spoco_blocks.engine.ledger import Records, Tables
-from spoco_blocks.kernels.confidence import confidences, nearest_gaps
+from spoco_blocks.engine.ledger import Records
+from spoco_blocks.grid import BlockGrid
+from spoco_blocks.kernels.confidence import confidences
 from spoco_blocks.kernels.shape import PRODUCTS
-from spoco_blocks.stages.plan import Plan
+from spoco_blocks.stages.stitch.mapped import Workspace, largest
+from spoco_blocks.stages.stitch.nearest import gaps_to_nearest
 from spoco_blocks.stages.stitch.seams import SeamCounts
+from spoco_blocks.stages.stitch.sums import Sums
 from spoco_blocks.stages.stitch.tables import AXES, following, reader
 
 # A solid ellipsoid with semi-axis a has the variance a² / 5 along it.
 ELLIPSOID = 5.0
 # How far a voxel's own extent adds to the variance, in voxels².
 VOXEL = 1 / 12
+# Rows of the table that are made and written together, about 1 kB each.
+ROWS = 2**17
 
 
-class Sums:
-    """What adds up over the pieces of a segment; entry 0 stands for the background.
+@dataclass(frozen=True)
+class Geometry:
+    """How a volume is cut, the extent of a voxel along z, y, x in nm, and whether z counts images."""
+
+    grid: BlockGrid
+    voxel_size_nm: tuple[float, float, float]
+    planar: bool
+
+
+def write_objects(
+    path: Path,
+    records: Records,
+    lookup: NDArray[Any],
+    offsets: NDArray[np.int64],
+    geometry: Geometry,
+    seams: SeamCounts,
+    folder: Path,
+) -> int:
+    """Sum the pieces of each segment into one row: its fragments, and gaps that were filled.
 
     Parameters
     ----------
-    count : int
-        Number of segments.
+    path : Path
+        The table.
+    records : Records
+        Of stage `cluster`.
+    lookup : (m,) unsigned int
+        The segment of every piece; mapped or in memory.
+    offsets : (blocks + 1,) int64
+        Local piece i of block b is piece ``offsets[b] + i``.
+    geometry : Geometry
+        The blocks.
+    seams : SeamCounts
+        What segments face between them.
+    folder : Path
+        Where sums lie, in files that are mapped.
+
+    Returns
+    -------
+    int
+        Number of rows.
+
+    Raises
+    ------
+    ResourceError
+        When the disk has too little room.
 
     Notes
     -----
-    About 200 bytes per segment, and 8 per channel. Spreads are merged as means and sums of squares about them (Chan,
-    Golub and LeVeque, 1979): positions in a large volume, squared, would neither fit int64 nor keep their digits.
+    Reads every record three times, one row of blocks at a time. Held are what a row of blocks touches, `ROWS` rows of
+    the table and, where segments touch no other, the means of `mapped.PART` segments. In files: about 220 bytes per
+    segment, and 8 per channel.
     """
-
-    def __init__(self, count: int, channels: int) -> None:
-        self.voxels, self.fragments, self.blocks = (np.zeros(count + 1, np.int64) for _ in range(3))
-        self.start = np.full((count + 1, 3), np.iinfo(np.int64).max)
-        self.stop, self.faces = np.zeros((count + 1, 3), np.int64), np.zeros((count + 1, 3), np.int64)
-        self.centre, self.squares = np.zeros((count + 1, 3)), np.zeros((count + 1, 6))
-        self.certainty, self.coreless = np.zeros(count + 1), np.zeros(count + 1, np.int64)
-        self.intensity: NDArray[np.float64] | None = None
-        self.distance = np.zeros(count + 1)
-        self.weight, self.length2 = np.zeros(count + 1), np.zeros(count + 1)
-        self.embedding = np.zeros((count + 1, channels))
-
-    def add(self, record: Tables, lookup: NDArray[Any], start: tuple[int, int, int]) -> None:
-        """Add the pieces of a block, whose inner box starts at `start`; `lookup` gives their segments."""
-        segments, place = np.unique(lookup, return_inverse=True)
-        np.add.at(self.voxels, lookup, record["voxels"])
-        np.add.at(self.fragments, lookup[: len(record["weights"])], 1)
-        self.blocks[segments] += 1
-        np.minimum.at(self.start, lookup, record["start"])
-        np.maximum.at(self.stop, lookup, record["stop"])
-        np.add.at(self.certainty, lookup, record["certainty"])
-        self._add_raw(record, lookup)
-        self._add_embedding(record, lookup)
-        self._add_faces(record, lookup)
-        local = record["positions"] - record["voxels"][:, None] * np.array(start)
-        voxels, moved, products = (
-            _summed(place, values, len(segments)) for values in (record["voxels"][:, None], local, record["moments"])
-        )
-        self._merge(segments, voxels[:, 0], moved, products, np.array(start))
-
-    def _merge(
-        self,
-        segments: NDArray[Any],
-        voxels: NDArray[np.float64],
-        moved: NDArray[np.float64],
-        products: NDArray[np.float64],
-        start: NDArray[np.int64],
-    ) -> None:
-        centre = moved / voxels[:, None]
-        before = self.voxels[segments] - voxels
-        apart = centre + start - self.centre[segments]
-        for column, (a, b) in enumerate(PRODUCTS):
-            about = products[:, column] - moved[:, a] * moved[:, b] / voxels
-            between = apart[:, a] * apart[:, b] * before * voxels / (before + voxels)
-            self.squares[segments, column] += about + between
-        self.centre[segments] += apart * (voxels / (before + voxels))[:, None]
-
-    def _add_raw(self, record: Tables, lookup: NDArray[Any]) -> None:
-        if "intensities" not in record:  # fragments that were not made of raw data
-            return
-        if self.intensity is None:
-            self.intensity = np.zeros((len(self.voxels), record["intensities"].shape[1]))
-        np.add.at(self.intensity, lookup, record["intensities"])
-        np.add.at(self.coreless, lookup[: len(record["weights"])], record["coreless"])
-
-    def _add_embedding(self, record: Tables, lookup: NDArray[Any]) -> None:
-        weights = np.maximum(record["weights"], 1)
-        lookup = lookup[: len(weights)]  # the embeddings of gaps are not known
-        np.add.at(self.weight, lookup, record["weights"])
-        np.add.at(self.embedding, lookup, record["sums"])
-        np.add.at(self.distance, lookup, record["distances"])
-        np.add.at(self.length2, lookup, (record["sums"] ** 2).sum(axis=1) / weights)
-
-    @property
-    def means(self) -> NDArray[np.float64]:
-        """Mean embedding of each segment."""
-        return self.embedding / np.maximum(self.weight, 1)[:, None]
-
-    def _add_faces(self, record: Tables, lookup: NDArray[Any]) -> None:
-        np.add.at(self.faces, lookup, record["open_faces"])
-        first, second, axis, counts = record["axis_contacts"].T
-        joined = lookup[first - 1] == lookup[second - 1]
-        np.subtract.at(self.faces, (lookup[first - 1][joined], axis[joined]), 2 * counts[joined])
-
-    def add_seam(self, axis: int, planes: tuple[NDArray[Any], NDArray[Any]]) -> None:
-        """Add the faces at which segments end between two blocks, whose outermost planes are given."""
-        ends = planes[0] != planes[1]
-        for plane in planes:
-            np.add.at(self.faces[:, axis], plane[ends], 1)
+    space = Workspace(folder, lookup, seams.own, seams.facing)
+    read = reader(records, geometry.grid)
+    sums = Sums.of(largest(lookup), read(0), space)
+    _add_blocks(sums, records, lookup, offsets, geometry, space)
+    touching = (
+        apart(_table_of(lookup, offsets, block)[read(block)["pairs"]]) for block in _by_rows(geometry.grid, space)
+    )
+    gaps = gaps_to_nearest(sums, touching, space)
+    count, writer = len(sums.voxels) - 1, None
+    for start in range(1, max(count, 1) + 1, ROWS):
+        part = slice(start, min(start + ROWS, count + 1))
+        facing = replace(seams, own=np.array(seams.own[part]), facing=np.array(seams.facing[part]))
+        rows = _rows(start, sums.rows(part), np.array(gaps[part]), facing, geometry)
+        space.let_go()
+        writer = writer or pq.ParquetWriter(path, rows.schema)
+        writer.write_table(rows)
+    assert writer is not None, "a table without rows is written, too"
+    writer.close()
+    return count
 
 
-def _summed(place: NDArray[Any], values: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    # Sums within a block are whole numbers that float64 holds exactly.
-    return np.stack([np.bincount(place, column, count) for column in values.T], axis=1)
-
-
-def object_table(
-    records: Records, lookup: NDArray[Any], offsets: NDArray[np.int64], plan: Plan, seams: SeamCounts
-) -> pa.Table:
-    """Sum the pieces of each segment into one row: its fragments, and gaps that were filled.
-
-    Notes
-    -----
-    Reads every record three times, one row of blocks at a time; about 300 bytes per segment.
-    """
-    grid, read = plan.cluster_grid, reader(records, plan.cluster_grid)
-    sums = Sums(int(lookup.max(initial=0)), read(0)["sums"].shape[1])
-
-    def table(block: int) -> NDArray[Any]:
-        return np.concatenate([lookup[:1], lookup[offsets[block] + 1 : offsets[block + 1] + 1]])
-
-    for block in range(len(grid)):
-        record, mine = read(block), table(block)
+def _add_blocks(
+    sums: Sums,
+    records: Records,
+    lookup: NDArray[Any],
+    offsets: NDArray[np.int64],
+    geometry: Geometry,
+    space: Workspace,
+) -> None:
+    grid, read = geometry.grid, reader(records, geometry.grid)
+    for block in _by_rows(grid, space):
+        record, mine = read(block), _table_of(lookup, offsets, block)
         sums.add(record, mine[1:], grid.block(block).inner.start)
-        for axis, other in following(grid, block, planar=plan.planar):
+        for axis, other in following(grid, block, planar=geometry.planar):
             near, far = record[f"{AXES[axis]}1"], read(other)[f"{AXES[axis]}0"]
-            sums.add_seam(axis, (mine[near], table(other)[far]))
-    touching = (apart(table(block)[read(block)["pairs"]]) for block in range(len(grid)))
-    gaps = nearest_gaps(sums.means, touching, sums.voxels > 0)
-    return _table(sums, gaps, plan, seams)
+            sums.add_seam(axis, (mine[near], _table_of(lookup, offsets, other)[far]))
+
+
+def _by_rows(grid: BlockGrid, space: Workspace) -> Iterator[int]:
+    """Give the blocks; what they touch of mapped files is let go of after each row."""
+    for block in range(len(grid)):
+        yield block
+        if (block + 1) % grid.counts[2] == 0:
+            space.let_go()
+
+
+def _table_of(lookup: NDArray[Any], offsets: NDArray[np.int64], block: int) -> NDArray[Any]:
+    """Give the segments of the pieces of a block, by their local numbers."""
+    return np.concatenate([lookup[:1], lookup[offsets[block] + 1 : offsets[block + 1] + 1]])
 
 
 def apart(pairs: NDArray[Any]) -> NDArray[Any]:
@@ -152,29 +140,28 @@ def apart(pairs: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def _table(sums: Sums, gaps: NDArray[np.float64], plan: Plan, seams: SeamCounts) -> pa.Table:
-    voxels, start, stop = sums.voxels[1:], sums.start[1:], sums.stop[1:]
-    size_nm = np.array(plan.voxel_size_nm)
-    bounded = slice(1, 3) if plan.planar else slice(0, 3)
-    touches = (start[:, bounded] == 0).any(1) | (stop[:, bounded] == np.array(plan.shape)[bounded]).any(1)
-    lengths, direction = principal_axes(sums.squares[1:], voxels, size_nm)
-    columns: dict[str, Any] = {"id": np.arange(1, len(voxels) + 1, dtype=np.uint64), "voxels": voxels}
+def _rows(first: int, sums: Sums, gaps: NDArray[np.float64], seams: SeamCounts, geometry: Geometry) -> pa.Table:
+    """Make the rows of segments from the first on; sums, gaps and seams are those of these segments."""
+    voxels, start, stop = sums.voxels, sums.start, sums.stop
+    size_nm = np.array(geometry.voxel_size_nm)
+    bounded = slice(1, 3) if geometry.planar else slice(0, 3)
+    touches = (start[:, bounded] == 0).any(1) | (stop[:, bounded] == np.array(geometry.grid.shape)[bounded]).any(1)
+    lengths, direction = principal_axes(sums.squares, voxels, size_nm)
+    columns: dict[str, Any] = {"id": np.arange(first, first + len(voxels), dtype=np.uint64), "voxels": voxels}
     columns["volume_um3"] = voxels * (size_nm / 1000).prod()
     columns |= {f"{AXES[a]}0": start[:, a] for a in range(3)} | {f"{AXES[a]}1": stop[:, a] for a in range(3)}
-    columns |= {f"centroid_{AXES[a]}_nm": (sums.centre[1:, a] + 0.5) * size_nm[a] for a in range(3)}
+    columns |= {f"centroid_{AXES[a]}_nm": (sums.centre[:, a] + 0.5) * size_nm[a] for a in range(3)}
     columns |= {f"axis_{a + 1}_nm": lengths[:, a] for a in range(3)}
     columns |= {f"direction_{AXES[a]}": direction[:, a] for a in range(3)}
-    columns["surface_um2"] = surface(sums.faces[1:], size_nm, planar=plan.planar)
-    columns["certainty"] = sums.certainty[1:] / voxels
-    between = spread(sums)
-    columns["spread"] = between[1:]
+    columns["surface_um2"] = surface(sums.faces, size_nm, planar=geometry.planar)
+    columns["certainty"] = sums.certainty / voxels
+    columns["spread"] = between = spread(sums)
     within = sums.distance / np.maximum(sums.weight, 1)
-    columns["confidence"] = confidences(np.hypot(within, between), gaps)[1:]
+    columns["confidence"] = confidences(np.hypot(within, between), gaps)
     columns |= mean_intensities(sums)
-    facing = seams.facing[1:]
-    agreement = seams.own[1:] / np.maximum(facing, 1)
-    columns["seam_agreement"] = pa.array(agreement, mask=facing == 0)
-    columns |= {"fragments": sums.fragments[1:], "coreless": sums.coreless[1:], "blocks": sums.blocks[1:]}
+    agreement = seams.own / np.maximum(seams.facing, 1)
+    columns["seam_agreement"] = pa.array(agreement, mask=seams.facing == 0)
+    columns |= {"fragments": sums.fragments, "coreless": sums.coreless, "blocks": sums.blocks}
     return pa.table({**columns, "touches_border": touches})
 
 
@@ -182,7 +169,7 @@ def mean_intensities(sums: Sums) -> dict[str, NDArray[np.float64]]:
     """Give the mean of the raw data over each object: one column, or one for each channel."""
     if sums.intensity is None:
         return {}
-    means = (sums.intensity[1:] / sums.voxels[1:, None]).T
+    means = (sums.intensity / sums.voxels[:, None]).T
     if len(means) == 1:
         return {"mean_intensity": means[0]}
     return {f"mean_intensity_{channel}": values for channel, values in enumerate(means)}

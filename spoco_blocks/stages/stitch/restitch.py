@@ -27,7 +27,7 @@ from spoco_blocks.stages.evaluate import Compared, compare
 from spoco_blocks.stages.stitch.decision import distances
 from spoco_blocks.stages.stitch.holes import load_pieces
 from spoco_blocks.stages.stitch.run import Clustered, write_decision
-from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, rates
+from spoco_blocks.stages.stitch.seams import count_cuts, rates
 
 VERSION = 1
 # Times the merge distance that follows from the model.
@@ -84,13 +84,12 @@ def restitch(layout: Layout, segmentation: str, sweep: Sweep, execution: Executi
         )
     compared = compare_fragments(clustered, execution) if sweep.score else None
     fragments, edges = clustered.load()
-    plan = clustered.plan
     pieces = load_pieces(clustered.records, fragments, gaps=clustered.gaps)
-    planes = load_planes(clustered.records, plan.cluster_grid, pieces.offsets, planar=plan.planar)
+    planes = clustered.planes(pieces)
     rows: list[dict[str, float | None]] = []
     for threshold, settings in choices:
         lookup = clustered.lookup(fragments, edges, pieces, settings).lookup
-        at_seams, inside = rates(planes, count_cuts(planes, lookup))
+        at_seams, inside = rates(planes, count_cuts(planes, lookup, clustered.tables / "seams"))
         cut = {"cut_at_seams": at_seams, "cut_inside": inside}
         rows.append({"threshold": threshold, **sizes(lookup, pieces.voxels), **cut})
         if compared is not None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from spoco_blocks.engine.layout import Layout, SegmentationResults
 from spoco_blocks.engine.ledger import Records
@@ -18,8 +17,8 @@ from spoco_blocks.settings.segmentation import StitchingSettings
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.stitch.decision import decide, number_segments, went_by
 from spoco_blocks.stages.stitch.holes import Filled, Pieces, fill_holes, load_pieces, segments_of_pieces
-from spoco_blocks.stages.stitch.objects import object_table
-from spoco_blocks.stages.stitch.seams import count_cuts, load_planes, report_seams
+from spoco_blocks.stages.stitch.objects import Geometry, write_objects
+from spoco_blocks.stages.stitch.seams import Planes, count_cuts, load_planes, report_seams
 from spoco_blocks.stages.stitch.tables import Edges, Fragments, load_edges, load_fragments, load_overlaps
 from spoco_blocks.stages.stitch.whole import Whole, join_blocks
 
@@ -84,6 +83,11 @@ class Clustered:
         edges = load(self.records, plan.cluster_grid, fragments.offsets, planar=plan.planar, folder=self.tables)
         return fragments, edges
 
+    def planes(self, pieces: Pieces) -> Planes:
+        """Join what faces what across planes, in files."""
+        folder, plan = self.tables / "planes", self.plan
+        return load_planes(self.records, plan.cluster_grid, pieces.offsets, planar=plan.planar, folder=folder)
+
     def lookup(self, fragments: Fragments, edges: Edges, pieces: Pieces, settings: StitchingSettings) -> Filled:
         """Decide, number the segments, and fill their holes."""
         whole, distance = self.whole(fragments, edges), self.plan.object_distance
@@ -140,18 +144,26 @@ def write_decision(job: StitchJob, clustered: Clustered, fragments: Fragments, e
     settings: StitchingSettings = job.stitching
     clustered.check(settings)
     pieces = load_pieces(clustered.records, fragments, gaps=clustered.gaps)
-    planes = load_planes(clustered.records, plan.cluster_grid, pieces.offsets, planar=plan.planar)
+    planes = clustered.planes(pieces)
     decided = clustered.lookup(fragments, edges, pieces, settings)
     np.save(results.lookup, decided.lookup)
     np.save(results.offsets, pieces.offsets)
-    seams = count_cuts(planes, decided.lookup)
-    table = object_table(clustered.records, decided.lookup, pieces.offsets, plan, seams)
-    pq.write_table(table, results.objects)
+    seams = count_cuts(planes, decided.lookup, clustered.tables / "seams")
+    geometry = Geometry(plan.cluster_grid, plan.voxel_size_nm, plan.planar)
+    segments = write_objects(
+        results.objects,
+        clustered.records,
+        decided.lookup,
+        pieces.offsets,
+        geometry,
+        seams,
+        clustered.tables / "objects",
+    )
     result = {
         "job": job.model_dump(mode="json"),
         "fragments": len(fragments.voxels) - 1,
         "edges": len(edges.pairs),
-        "segments": table.num_rows,
+        "segments": segments,
         **went_by(settings, plan.object_distance, final=clustered.final),
         "holes": decided.holes,
         "hole_voxels": decided.voxels,

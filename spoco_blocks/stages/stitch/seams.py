@@ -6,7 +6,10 @@ objects do: planes inside blocks say how many. What ends more often at the faces
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,9 @@ from spoco_blocks.engine.ledger import Records
 from spoco_blocks.grid import BlockGrid
 from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.stages.measured import INSIDE
-from spoco_blocks.stages.stitch.tables import AXES, following, reader
+from spoco_blocks.stages.stitch import mapped
+from spoco_blocks.stages.stitch.mapped import Workspace, largest
+from spoco_blocks.stages.stitch.tables import AXES, Column, following, reader
 
 NAMED = 10
 
@@ -61,15 +66,19 @@ class SeamCounts:
     facing: NDArray[np.int64]
 
 
-def load_planes(records: Records, grid: BlockGrid, offsets: NDArray[np.int64], *, planar: bool) -> Planes:
-    """Join what blocks recorded of their faces and of the planes inside."""
+def load_planes(
+    records: Records, grid: BlockGrid, offsets: NDArray[np.int64], *, planar: bool, folder: Path | None = None
+) -> Planes:
+    """Join what blocks recorded of their faces and of the planes inside; in files of a folder where one is given."""
     read = reader(records, grid)
-    where: list[tuple[int, int, bool]] = []
-    tables = [(np.zeros(0, np.int64), np.zeros((0, 2), np.int64), np.zeros(0, np.int64))]
+    widths: dict[str, tuple[int, ...]] = {"where": (3,), "plane": (), "pairs": (2,), "counts": ()}
+    columns = [Column(None if folder is None else folder / name, np.int64, width) for name, width in widths.items()]
+    number = count()
 
     def add(block: int, axis: int, seam: bool, pairs: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
-        tables.append((np.full(len(counts), len(where)), pairs, counts))
-        where.append((block, axis, seam))
+        plane = np.full(len(counts), next(number))
+        for column, values in zip(columns, (np.array([[block, axis, seam]]), plane, pairs, counts), strict=True):
+            column.add(values)
 
     for block in range(len(grid)):
         record = read(block)
@@ -79,35 +88,69 @@ def load_planes(records: Records, grid: BlockGrid, offsets: NDArray[np.int64], *
         for axis, other in following(grid, block, planar=planar):
             pairs, counts = face_contacts(record[f"{AXES[axis]}1"], read(other)[f"{AXES[axis]}0"])
             add(block, axis, True, pairs.astype(np.int64) + np.array([offsets[block], offsets[other]]), counts)
-    joined = [np.concatenate(column) for column in zip(*tables, strict=True)]
-    return Planes(np.array(where, np.int64).reshape(-1, 3), *joined)
+    return Planes(*(column.array() for column in columns))
 
 
-def count_cuts(planes: Planes, lookup: NDArray[Any]) -> SeamCounts:
+def count_cuts(planes: Planes, lookup: NDArray[Any], folder: Path | None = None) -> SeamCounts:
     """Count which objects a decision lets end at which planes.
+
+    Parameters
+    ----------
+    planes : Planes
+        The planes.
+    lookup : (n,) unsigned int
+        The segment of every piece.
+    folder : Path, optional
+        Where what is known of segments lies, in files that are mapped; by default in memory.
 
     Notes
     -----
-    O(m log m) for m pairs of fragments that face each other.
+    O(m log m) for m pairs of fragments that face each other. Whole planes are looked at together, about `mapped.PART`
+    pairs of them.
     """
-    segments = lookup[planes.pairs].astype(np.int64)
+    space = Workspace(folder, lookup, planes.where, planes.plane, planes.pairs, planes.counts)
+    sizes = dict.fromkeys(("sections", "cut"), len(planes.where)) | dict.fromkeys(
+        ("own", "facing"), largest(lookup) + 1
+    )
+    found = SeamCounts(*(space.zeros(name, np.int64, (size,)) for name, size in sizes.items()))
+    for part in _whole_planes(planes.plane):
+        _count_part(planes, lookup, part, found)
+        space.let_go()
+    return found
+
+
+def _whole_planes(plane: NDArray[np.int64]) -> Iterator[slice]:
+    """Cut pairs, sorted by plane, into parts that hold planes whole."""
+    start = 0
+    while start < len(plane):
+        stop = min(start + mapped.PART, len(plane))
+        if stop < len(plane) and plane[stop] > plane[start]:
+            stop = int(np.searchsorted(plane, plane[stop]))
+        elif stop < len(plane):
+            stop = int(np.searchsorted(plane, plane[start], side="right"))
+        yield slice(start, stop)
+        start = stop
+
+
+def _count_part(planes: Planes, lookup: NDArray[Any], part: slice, found: SeamCounts) -> None:
+    """Add the pairs of some planes."""
+    segments = lookup[planes.pairs[part]].astype(np.int64)
     both = (segments > 0).all(axis=1)
-    segments, plane, counts = segments[both], planes.plane[both], planes.counts[both]
+    segments, plane, counts = segments[both], planes.plane[part][both], planes.counts[part][both]
+    if not len(plane):
+        return
     own = np.where(segments[:, 0] == segments[:, 1], counts, 0)
-    size, number = int(lookup.max(initial=0)) + 1, len(planes.where)
-    seam = planes.where[plane, 2] == 1
-    sections, cut = np.zeros(number, np.int64), np.zeros(number, np.int64)
-    owns, facing = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    seam, first_plane, number = planes.where[plane, 2] == 1, int(plane[0]), int(plane[-1] - plane[0]) + 1
+    here = slice(first_plane, first_plane + number)
     for side in segments.T:
         order = np.lexsort((side, plane))
         first = np.flatnonzero(np.diff(plane[order], prepend=-1) | np.diff(side[order], prepend=-1))
-        if len(first):
-            faced, itself = (np.add.reduceat(values[order], first) for values in (counts, own))
-            sections += np.bincount(plane[order][first], minlength=number)
-            cut += np.bincount(plane[order][first], 2 * itself < faced, number).astype(np.int64)
-        facing += np.bincount(side[seam], counts[seam], size).astype(np.int64)
-        owns += np.bincount(side[seam], own[seam], size).astype(np.int64)
-    return SeamCounts(sections, cut, owns, facing)
+        faced, itself = (np.add.reduceat(values[order], first) for values in (counts, own))
+        met = plane[order][first] - first_plane
+        found.sections[here] += np.bincount(met, minlength=number)
+        found.cut[here] += np.bincount(met, 2 * itself < faced, number).astype(np.int64)
+        np.add.at(found.facing, side[seam], counts[seam])
+        np.add.at(found.own, side[seam], own[seam])
 
 
 def rates(planes: Planes, found: SeamCounts) -> tuple[float | None, float | None]:

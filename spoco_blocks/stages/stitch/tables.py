@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from spoco_blocks.engine.ledger import Records, Tables
 from spoco_blocks.grid import BlockGrid, triple
 from spoco_blocks.kernels.faces import face_contacts
-from spoco_blocks.stages.measured import BEYOND
+from spoco_blocks.stages.measured import BEYOND, places
 
 AXES = "zyx"
 SHARES = 1000
 
-Compare = Callable[[Tables, Tables, int], tuple[NDArray[np.uint32], NDArray[np.int64]]]
+Contacts = tuple[NDArray[np.uint32], NDArray[np.int64]]
+Compare = Callable[[tuple[int, int], tuple[Tables, Tables], int], Iterable[Contacts]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Fragments:
 
 @dataclass(frozen=True)
 class Edges:
-    """Which fragments touch: (m, 2) pairs, (m,) faces or shares between them, (m,) whether one block saw both."""
+    """Which fragments touch: (m, 2) pairs, (m,) how much (faces, shares, places), (m,) whether one block saw both."""
 
     pairs: NDArray[np.int64]
     contacts: NDArray[np.int64]
@@ -122,15 +123,27 @@ def load_fragments(records: Records, folder: Path | None = None) -> Fragments:
 def load_edges(
     records: Records, grid: BlockGrid, offsets: NDArray[np.int64], *, planar: bool, folder: Path | None = None
 ) -> Edges:
-    """Join the contacts within blocks and across their faces; images of a planar volume have none."""
-    return _load(records, grid, offsets, planar, _facing, folder)
+    """Join the contacts within blocks, across their faces, and at places of the lattice that two blocks see.
+
+    Notes
+    -----
+    A few voxels of an object that reach into a block need not face the rest of it, where the next block draws the
+    border a little differently; but their block sees the rest in its halo. Images of a planar volume have no contact.
+    """
+
+    def compare(blocks: tuple[int, int], pair: tuple[Tables, Tables], axis: int) -> Iterator[Contacts]:
+        yield _facing(*pair, axis)
+        if "lattice" in pair[0]:
+            yield _seen_by_both(grid, blocks, pair, planar=planar)
+
+    return _load(records, grid, offsets, planar, compare, folder)
 
 
 def load_overlaps(
     records: Records, grid: BlockGrid, offsets: NDArray[np.int64], *, planar: bool, folder: Path | None = None
 ) -> Edges:
     """Join the contacts within blocks and, across faces, what two blocks make of the same voxels (in 1/1000)."""
-    return _load(records, grid, offsets, planar, _overlapping, folder)
+    return _load(records, grid, offsets, planar, lambda _, pair, axis: [_overlapping(*pair, axis)], folder)
 
 
 def _load(
@@ -153,8 +166,8 @@ def _load(
         record = read(block)
         add(record["pairs"].astype(np.int64) + offsets[block], record["contacts"], True)
         for axis, other in following(grid, block, planar=planar):
-            found, counts = compare(record, read(other), axis)
-            add(found.astype(np.int64) + np.array([offsets[block], offsets[other]]), counts, False)
+            for found, counts in compare((block, other), (record, read(other)), axis):
+                add(found.astype(np.int64) + np.array([offsets[block], offsets[other]]), counts, False)
     return Edges(*(column.array() for column in columns))
 
 
@@ -185,12 +198,23 @@ def fragments_at(record: Tables, face: str) -> NDArray[np.uint32]:
     return np.where(plane <= len(record["weights"]), plane, np.uint32(0))
 
 
-def _facing(record: Tables, following: Tables, axis: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+def _facing(record: Tables, following: Tables, axis: int) -> Contacts:
     """Count the voxel faces between the fragments of two blocks."""
     return face_contacts(fragments_at(record, f"{AXES[axis]}1"), fragments_at(following, f"{AXES[axis]}0"))
 
 
-def _overlapping(record: Tables, following: Tables, axis: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+def _seen_by_both(grid: BlockGrid, blocks: tuple[int, int], pair: tuple[Tables, Tables], *, planar: bool) -> Contacts:
+    """Count the places of the lattice, in both outer boxes, which two blocks give to each two fragments."""
+    outer = [grid.block(block).outer for block in blocks]
+    shared, views = places(outer[0].intersection(outer[1]), planar=planar), []
+    for box, record in zip(outer, pair, strict=True):
+        first = [place.start for place in places(box, planar=planar)]
+        part = tuple(slice(p.start - f, p.stop - f) for p, f in zip(shared, first, strict=True))
+        views.append(np.ascontiguousarray(record["lattice"][part]))
+    return face_contacts(*views)
+
+
+def _overlapping(record: Tables, following: Tables, axis: int) -> Contacts:
     """Compare the following block's first plane with what the block before it sees there, in its halo.
 
     Notes
