@@ -11,7 +11,7 @@ from scipy import ndimage
 from spoco_blocks.clustering.find_fragments import alike_distance
 from spoco_blocks.kernels.borders import refine_borders
 from spoco_blocks.kernels.components import equal_components
-from spoco_blocks.kernels.coreless import gradients_at, label_alike
+from spoco_blocks.kernels.coreless import core_at, label_alike
 from spoco_blocks.kernels.gradient import core_mask
 from spoco_blocks.kernels.growth import Growth
 from spoco_blocks.kernels.lookup import remove_border
@@ -121,7 +121,7 @@ def find_seeds(
     if settings.blend_voxels:  # scipy takes 0 for as far as it goes
         near = ndimage.binary_dilation(near, iterations=settings.blend_voxels, mask=foreground)
     places = np.flatnonzero(foreground & ~near)
-    places = places[gradients_at(embeddings, places) < coreless]
+    places = places[core_at(embeddings, places, coreless)]
     alike, shape = alike_distance(settings), foreground.shape
     thin = np.zeros(shape, np.bool_)
     thin.reshape(-1)[places] = label_alike(places, _vectors(embeddings, places), shape, alike, least)[0] > 0

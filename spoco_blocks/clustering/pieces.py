@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from spoco_blocks.clustering.context import Context
+from spoco_blocks.kernels.contacts import contacts
 from spoco_blocks.kernels.lookup import apply_lookup
-from spoco_blocks.kernels.regions import contacts
 
 # Where nothing is known of the size of objects.
 PIECE_VOXELS = 50

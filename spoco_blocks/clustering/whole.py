@@ -12,8 +12,9 @@ from spoco_blocks.clustering.find_fragments import MERGE_FACTOR
 from spoco_blocks.clustering.modes import Modes
 from spoco_blocks.clustering.protocol import Method
 from spoco_blocks.kernels.agglomeration import agglomerate
+from spoco_blocks.kernels.contacts import contacts
 from spoco_blocks.kernels.lookup import apply_lookup
-from spoco_blocks.kernels.regions import contacts, region_statistics
+from spoco_blocks.kernels.regions import region_statistics
 
 
 def segment(
@@ -46,11 +47,11 @@ def segment(
     ndarray of uint32, shape (z, y, x)
         0, or 1 to k without gaps.
     """
-    labels = method(embeddings, foreground, context)
     if not isinstance(method, Modes):
-        return labels
+        return method(embeddings, foreground, context)
+    labels, coreless = method.find(embeddings, foreground, context)
     merge_distance = MERGE_FACTOR * method.merging if merge_distance is None else merge_distance
-    voxels, sums, *_ = region_statistics(labels, embeddings, int(labels.max(initial=0)))
+    voxels, sums, *_ = region_statistics(labels, embeddings, len(coreless) - 1)
     pairs, faces = contacts(labels)
     roots = agglomerate(
         pairs.astype(np.int64),

@@ -9,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT
+from spoco_blocks.kernels.heap import ENTRY, sift_down, sift_up, swap, with_room_on_heap
 from spoco_blocks.kernels.union_find import find
 
 
@@ -126,59 +127,6 @@ def _squared_distance(a: int, b: int, size: NDArray[np.int64], total: NDArray[np
 
 
 @njit(**INNER_EXACT)
-def _before(distances: NDArray[np.float64], entries: NDArray[np.int64], i: int, j: int) -> bool:
-    if distances[i] != distances[j]:
-        return distances[i] < distances[j]  # type: ignore[no-any-return]
-    if entries[i, 0] != entries[j, 0]:
-        return entries[i, 0] < entries[j, 0]  # type: ignore[no-any-return]
-    return entries[i, 1] < entries[j, 1]  # type: ignore[no-any-return]
-
-
-@njit(**INNER_EXACT)
-def _swap(distances: NDArray[np.float64], entries: NDArray[np.int64], i: int, j: int) -> None:
-    distances[i], distances[j] = distances[j], distances[i]
-    for q in range(3):
-        entries[i, q], entries[j, q] = entries[j, q], entries[i, q]
-
-
-@njit(**INNER_EXACT)
-def _sift_up(distances: NDArray[np.float64], entries: NDArray[np.int64], i: int) -> None:
-    while i > 0:
-        parent = (i - 1) // 2
-        if not _before(distances, entries, i, parent):
-            break
-        _swap(distances, entries, i, parent)
-        i = parent
-
-
-@njit(**INNER_EXACT)
-def _sift_down(distances: NDArray[np.float64], entries: NDArray[np.int64], n: int, i: int) -> None:
-    while 2 * i + 1 < n:
-        child = 2 * i + 1
-        if child + 1 < n and _before(distances, entries, child + 1, child):
-            child += 1
-        if not _before(distances, entries, child, i):
-            break
-        _swap(distances, entries, i, child)
-        i = child
-
-
-@njit(**INNER_EXACT)
-def _prune(distances: NDArray[np.float64], entries: NDArray[np.int64], n: int, queued: NDArray[np.float64]) -> int:
-    """Drop outdated entries and give how many are left."""
-    left = 0
-    for i in range(n):
-        if queued[entries[i, 2]] == distances[i]:
-            distances[left] = distances[i]
-            for q in range(3):
-                entries[left, q] = entries[i, q]
-            left += 1
-    for i in range(left // 2 - 1, -1, -1):
-        _sift_down(distances, entries, left, i)
-    return left
-
-
-@njit(**INNER_EXACT)
 def _fold(graph: Any, roots: NDArray[np.int64], low: int, high: int, stamps: NDArray[np.int64]) -> None:
     """Make one list of the half-edges of two clusters that have become `low`, parallel edges folded into one."""
     edges, faces, apart, alive, heads, following = graph
@@ -255,20 +203,8 @@ def _push(
     entries[n, 0] = min(a, b)
     entries[n, 1] = max(a, b)
     entries[n, 2] = edge
-    _sift_up(distances, entries, n)
+    sift_up(distances, entries, n)
     return n + 1
-
-
-@njit(**JIT_EXACT)
-def _with_room(
-    distances: NDArray[np.float64], entries: NDArray[np.int64], n: int, queued: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
-    """Make room on a full heap: by what is outdated, or by twice the memory."""
-    n = _prune(distances, entries, n, queued)
-    if 2 * n > distances.size:
-        distances = np.concatenate((distances, np.empty_like(distances)))
-        entries = np.concatenate((entries, np.empty_like(entries)))
-    return distances, entries, n
 
 
 @njit(**JIT_EXACT)
@@ -284,19 +220,19 @@ def _link(
     stamps = np.full(roots.size, -1, np.int64)
     # The distance at which each edge stands in the heap; of what else the heap holds of it, none is up to date.
     queued = np.full(len(edges), -1.0)
-    distances, entries, n = np.empty(1024, np.float64), np.empty((1024, 3), np.int64), 0
+    distances, entries, n = np.empty(1024, np.float64), np.empty((1024, ENTRY), np.int64), 0
     for edge in range(len(edges)):
         queued[edge] = _open_distance(edge, graph, roots, size, total, limits)
         if queued[edge] >= 0:
             if n == distances.size:
-                distances, entries, n = _with_room(distances, entries, n, queued)
+                distances, entries, n = with_room_on_heap(distances, entries, n, queued)
             n = _push(edge, queued[edge], edges, roots, distances, entries, n)
     while n > 0:
         squared = distances[0]
         low, high, edge = entries[0, 0], entries[0, 1], entries[0, 2]
         n -= 1
-        _swap(distances, entries, 0, n)
-        _sift_down(distances, entries, n, 0)
+        swap(distances, entries, 0, n)
+        sift_down(distances, entries, n, 0)
         if not alive[edge] or queued[edge] != squared or roots[low] != low or roots[high] != high:
             continue
         roots[high] = low
@@ -309,7 +245,7 @@ def _link(
             queued[edge] = _open_distance(edge, graph, roots, size, total, limits)
             if queued[edge] >= 0:
                 if n == distances.size:
-                    distances, entries, n = _with_room(distances, entries, n, queued)
+                    distances, entries, n = with_room_on_heap(distances, entries, n, queued)
                 n = _push(edge, queued[edge], edges, roots, distances, entries, n)
             half = following[half]
 

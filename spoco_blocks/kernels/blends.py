@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from spoco_blocks.kernels.contacts import contacts_at
 from spoco_blocks.kernels.half import INNER_EXACT, as_channels, widen
-from spoco_blocks.kernels.regions import contacts_at
 
 # How far beside the line between two neighbours a blend of them may lie, as a part of the line's length: half of what
 # a third mean has that is as far from both as they are from each other, and is blended with one of them by a third.

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.distance import squared_distance
+from spoco_blocks.kernels.border_choice import choose_labels, leave_sure
+from spoco_blocks.kernels.distance import UNKNOWN, DistanceBounds
 from spoco_blocks.kernels.growable import with_room
-from spoco_blocks.kernels.half import INNER, INNER_EXACT, JIT, JIT_EXACT, as_channels, widen
+from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT, as_channels
 
 # What each further neighbour of a label is worth, as a part of the squared distance of two means: noise moves a voxel
 # half way between two objects by about this much.
 EVENNESS = 0.03
-# Voxels whose embeddings are collected together.
-PART = 512
-# Of `DistanceBounds`: nothing is known.
-UNKNOWN = np.uint8(255)
-
-
-@dataclass(frozen=True, eq=False)
-class DistanceBounds:
-    """How far voxels are at most from the mean of their label.
-
-    Attributes
-    ----------
-    units : ndarray of uint8, shape (z + 2, y + 2, x + 2)
-        The distance to a mean, rounded up, in units; `UNKNOWN` where none is known.
-    unit : float
-        In embedding units.
-    moved : ndarray of float, shape (k + 1,)
-        How far the mean of each label has moved since, at most.
-    """
-
-    units: NDArray[np.uint8]
-    unit: float
-    moved: NDArray[np.floating[Any]]
 
 
 def refine_borders(
@@ -92,10 +69,14 @@ def refine_borders(
         # The border adds 3 to the sum of a voxel's indices.
         here, there = listed[odd], listed[~odd]
     known = _known(bounds, len(means))
+    if bounds is not None:
+        here, there = (
+            leave_sure(padded, places, means, np.float32(evenness), known, marked) for places in (here, there)
+        )
     for _ in range(2 * sweeps):
         if not len(here) and not len(there):
             return
-        chosen = _choose(flat, padded, here, means, np.float32(evenness), known)
+        chosen = choose_labels(flat, padded, here, means, np.float32(evenness), known)
         here, there = _apply(padded.reshape(-1), here, chosen, padded.shape, marked, known[0], there), here[:0]
 
 
@@ -151,150 +132,6 @@ def _beside(
         other |= ((before[i] != own) & (before[i] != 0)) | ((after[i] != own) & (after[i] != 0))
         out[i] = other & (own != 0)
     beside[0] = beside[n + 1] = False
-
-
-@njit(**JIT)
-def _choose(
-    flat: NDArray[Any],
-    padded: NDArray[np.uint32],
-    places: NDArray[np.int64],
-    means: NDArray[np.float32],
-    evenness: np.float32,
-    known: Any,
-) -> NDArray[np.uint32]:
-    _, wy, wx = padded.shape
-    strides = (wy * wx, wx)
-    labels = padded.reshape(-1)
-    chosen = np.empty(places.size, np.uint32)
-    sources, listed = np.empty(PART, np.uint64), np.empty(PART, np.int64)
-    vectors = np.empty((PART, len(flat)), np.float32)
-    for start in range(0, places.size, PART):
-        size = _list_doubtful(labels, places, start, strides, means, evenness, known, chosen, listed)
-        _read(flat, padded.shape, places, listed[:size], sources, vectors)
-        for j in range(size):
-            chosen[listed[j]] = _choose_one(vectors, j, labels, places[listed[j]], strides, means, evenness)
-    return chosen
-
-
-@njit(**INNER)
-def _read(
-    flat: NDArray[Any],
-    shape: tuple[int, int, int],
-    places: NDArray[np.int64],
-    listed: NDArray[np.int64],
-    sources: NDArray[np.uint64],
-    vectors: NDArray[np.float32],
-) -> None:
-    """Give the embeddings of listed voxels."""
-    _, wy, wx = shape
-    for j in range(listed.size):
-        row, x = _split(places[listed[j]], wx)
-        z, y = _split(row, wy)
-        sources[j] = ((z - 1) * (wy - 2) + y - 1) * (wx - 2) + x - 1
-    # Channel by channel: each part is read in one run.
-    for c in range(len(flat)):
-        channel = flat[c]
-        for j in range(listed.size):
-            vectors[j, c] = widen(channel[sources[j]])
-
-
-@njit(**INNER)
-def _split(place: int, width: int) -> Any:
-    """Give quotient and remainder of numbers that are not negative: quicker than with the signs of Python's."""
-    quotient = np.uint64(place) // np.uint64(width)
-    return np.int64(quotient), np.int64(place - np.int64(quotient) * width)
-
-
-@njit(**INNER)
-def _list_doubtful(
-    labels: NDArray[np.uint32],
-    places: NDArray[np.int64],
-    start: int,
-    strides: tuple[int, int],
-    means: NDArray[np.float32],
-    evenness: np.float32,
-    known: Any,
-    chosen: NDArray[np.uint32],
-    listed: NDArray[np.int64],
-) -> int:
-    """Choose for a part of the voxels what they have, and list those that are not known to keep it."""
-    units, moved, unit = known
-    count = 0
-    for i in range(start, min(start + PART, places.size)):
-        place = places[i]
-        own = labels[place]
-        chosen[i] = own
-        listed[count] = i
-        if units.size == 0:
-            count += 1
-            continue
-        # Without branches, which would be mispredicted.
-        low, high, more = _others(labels, place, strides, own)
-        # A little more, for rounding.
-        farthest = np.float32(1.001) * (units[place] * unit + moved[own])
-        part = np.float32(0.5) * (np.float32(1) - evenness * np.float32(more))
-        near = (part > 0) & (farthest * farthest <= part * part * squared_distance(means[own], means[high]))
-        count += not (near & (low == high) & (units[place] != UNKNOWN))
-    return count
-
-
-@njit(**INNER)
-def _others(labels: NDArray[np.uint32], place: int, strides: tuple[int, int], own: np.uint32) -> Any:
-    """Give the smallest and the largest label beside a voxel that is neither 0 nor its own, and its lead over that."""
-    offsets = (-strides[0], -strides[1], -1, 1, strides[1], strides[0])
-    one, low, high = np.uint32(1), np.uint32(0xFFFFFFFF), np.uint32(0)
-    for offset in offsets:
-        # 0 - 1 is the largest uint32.
-        other = np.uint32(labels[place + offset] * np.uint32(labels[place + offset] != own))
-        low, high = min(low, np.uint32(other - one)), max(high, other)
-    more = np.int64(0)
-    for offset in offsets:
-        more += np.int64(labels[place + offset] == high) - np.int64(labels[place + offset] == own)
-    return np.uint32(low + one), high, more
-
-
-@njit(**INNER)
-def _choose_one(
-    vectors: NDArray[np.float32],
-    j: int,
-    labels: NDArray[np.uint32],
-    place: int,
-    strides: tuple[int, int],
-    means: NDArray[np.float32],
-    evenness: np.float32,
-) -> np.uint32:
-    choice: np.uint32 = labels[place]
-    low, high, more = _others(labels, place, strides, choice)
-    if low == high:
-        # 0 where what was beside it has become its own.
-        better = high != 0 and _is_better(vectors[j], means[choice], means[high], evenness * np.float32(more))
-        return high if better else choice
-    offsets = (-strides[0], -strides[1], -1, 1, strides[1], strides[0])
-    last = choice
-    for offset in offsets:
-        label = labels[place + offset]
-        if label == 0 or label == choice or label == last:  # noqa: PLR1714, SIM109
-            continue
-        last = label
-        more = np.int64(0)
-        for other in offsets:
-            more += np.int64(labels[place + other] == label) - np.int64(labels[place + other] == choice)
-        if _is_better(vectors[j], means[choice], means[label], evenness * np.float32(more)):
-            choice = label
-    return choice
-
-
-@njit(**INNER)
-def _is_better(
-    vector: NDArray[np.float32], own: NDArray[np.float32], other: NDArray[np.float32], even: np.float32
-) -> bool:
-    farther, gap = np.float32(0), np.float32(0)
-    for c in range(vector.size):
-        # |e - b|² - |e - a|² = (b - a) (a + b - 2 e)
-        apart = other[c] - own[c]
-        farther += apart * (other[c] + own[c] - np.float32(2) * vector[c])
-        gap += apart * apart
-    return bool(farther < even * gap)
 
 
 @njit(**JIT_EXACT)

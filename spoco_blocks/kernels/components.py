@@ -8,8 +8,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from spoco_blocks.kernels.growable import with_room
 from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT
 from spoco_blocks.kernels.union_find import union
+
+# Voxels that are looked at together.
+PART = 1024
 
 
 def equal_components(values: NDArray[Any], min_voxels: int = 1) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -46,6 +50,35 @@ def count_voxels(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
     voxels = np.zeros(count, np.int64)
     _count(labels, voxels)
     return voxels
+
+
+def labelled_from(labels: NDArray[np.uint32], first: int) -> NDArray[np.int64]:
+    """List the voxels, by flat index, whose label is `first` or more: few, or there are quicker ways."""
+    found: NDArray[np.int64] = _labelled_from(labels.reshape(-1), first)
+    return found
+
+
+@njit(**JIT_EXACT)
+def _labelled_from(labels: NDArray[np.uint32], first: int) -> NDArray[np.int64]:
+    found, count = np.empty(PART, np.int64), 0
+    for start in range(0, labels.size, PART):
+        part = labels[start : start + PART]
+        # By the largest of a part, which vector code finds.
+        if _largest(part) < first:
+            continue
+        found = with_room(found, count + PART)
+        for i in range(part.size):
+            found[count] = start + i
+            count += part[i] >= first
+    return found[:count].copy()
+
+
+@njit(**INNER_EXACT)
+def _largest(labels: NDArray[np.uint32]) -> np.uint32:
+    largest = np.uint32(0)
+    for label in labels:
+        largest = max(largest, label)
+    return largest
 
 
 @njit(**INNER_EXACT)

@@ -8,14 +8,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.distance import FAR, squared_distance
+from spoco_blocks.kernels.distance import squared_distance
 from spoco_blocks.kernels.gradient import squared_gradient_at
 from spoco_blocks.kernels.half import INNER_EXACT, as_channels
 from spoco_blocks.kernels.union_find import find, union
 
 
-def gradients_at(embeddings: NDArray[Any], places: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-    """Give the gradient magnitudes at some voxels.
+def core_at(embeddings: NDArray[Any], places: NDArray[np.integer[Any]], threshold: float) -> NDArray[np.bool_]:
+    """Say at which of some voxels the embedding hardly changes.
 
     Parameters
     ----------
@@ -23,19 +23,21 @@ def gradients_at(embeddings: NDArray[Any], places: NDArray[np.integer[Any]]) -> 
         The embedding of every voxel.
     places : ndarray of int, shape (m,)
         Flat indices of the voxels.
+    threshold : float
+        Bound on the gradient magnitude, in embedding units.
 
     Returns
     -------
-    ndarray of float32, shape (m,)
-        G as `core_mask` computes it.
+    ndarray of bool, shape (m,)
+        Whether the gradient, as `core_mask` computes it, is below the threshold.
 
     Notes
     -----
     O(m c) time, with one place in memory for each value: for a small part of the voxels only.
     """
-    values = np.empty(len(places), np.float32)
-    _gradients_at(as_channels(embeddings), embeddings.shape[1:], places, values)
-    return values
+    core = np.empty(len(places), np.bool_)
+    _core_at(as_channels(embeddings), embeddings.shape[1:], places, np.float32(threshold) ** 2, core)
+    return core
 
 
 def label_alike(
@@ -85,13 +87,17 @@ def label_alike(
 
 
 @njit(**INNER_EXACT)
-def _gradients_at(
-    flat: NDArray[Any], shape: tuple[int, int, int], places: NDArray[np.integer[Any]], values: NDArray[np.float32]
+def _core_at(
+    flat: NDArray[Any],
+    shape: tuple[int, int, int],
+    places: NDArray[np.integer[Any]],
+    bound: np.float32,
+    core: NDArray[np.bool_],
 ) -> None:
     _, ny, nx = shape
     for j in range(len(places)):
         row = places[j] // nx
-        values[j] = np.sqrt(squared_gradient_at(flat, shape, row // ny, row % ny, places[j] % nx, FAR))
+        core[j] = squared_gradient_at(flat, shape, row // ny, row % ny, places[j] % nx, bound) < bound
 
 
 @njit(**INNER_EXACT)

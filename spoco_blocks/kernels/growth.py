@@ -109,9 +109,12 @@ def _collect(
 ) -> None:
     _, ny, nx = shape
     for j in range(len(sources)):
-        row = sources[j] // nx
-        # One voxel of margin on each side.
-        places[j] = ((row // ny + 1) * (ny + 2) + row % ny + 1) * (nx + 2) + sources[j] % nx + 1
+        # Unsigned, since Python's signs take longer than the division.
+        source = np.uint64(sources[j])
+        row = source // np.uint64(nx)
+        z = row // np.uint64(ny)
+        # One voxel of margin on each side: x + 1, y + 1, z + 1.
+        places[j] = np.int64(source + np.uint64(2) * row + np.uint64(1)) + (nx + 2) * (2 * np.int64(z) + ny + 3)
     # In parts that stay in the cache: channel by channel, each part is read in one run.
     for start in range(0, len(sources), PART):
         for c in range(len(flat)):

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from spoco_blocks.grid import Block, Box, Triple
 from spoco_blocks.kernels.confidence import distance_sums
+from spoco_blocks.kernels.contacts import contacts
 from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.lookup import apply_lookup
-from spoco_blocks.kernels.regions import contacts, region_statistics
+from spoco_blocks.kernels.regions import region_statistics
 from spoco_blocks.kernels.shape import contacts_by_axis, open_faces, second_moments
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.output import PredictedOutput

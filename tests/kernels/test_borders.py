@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from oracles import straightened
 
-from spoco_blocks.kernels.borders import UNKNOWN, DistanceBounds, refine_borders
+from spoco_blocks.kernels.borders import refine_borders
+from spoco_blocks.kernels.distance import UNKNOWN, DistanceBounds
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from spoco_blocks.kernels.confidence import confidences, distance_sums, nearest_gaps
-from spoco_blocks.kernels.regions import contacts, region_statistics
+from spoco_blocks.kernels.contacts import contacts
+from spoco_blocks.kernels.regions import region_statistics
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from oracles import spread
 
-from spoco_blocks.kernels.borders import UNKNOWN
+from spoco_blocks.kernels.distance import UNKNOWN
 from spoco_blocks.kernels.lattice import spread_labels
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import oracles
 import pytest
 
+from spoco_blocks.kernels.contacts import contacts, contacts_at
 from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.lookup import apply_lookup
-from spoco_blocks.kernels.regions import contacts, contacts_at, region_statistics
+from spoco_blocks.kernels.regions import region_statistics
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

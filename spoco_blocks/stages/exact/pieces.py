@@ -15,7 +15,7 @@ from spoco_blocks.engine.ledger import Records, Tables
 from spoco_blocks.grid import Block, BlockGrid
 from spoco_blocks.kernels.agglomeration import agglomerate
 from spoco_blocks.kernels.blends import background_behind, owners_by_contacts
-from spoco_blocks.kernels.regions import contacts
+from spoco_blocks.kernels.contacts import contacts
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.exact.placed import PlacedSeeds
 from spoco_blocks.stages.exact.seeds import SEED_BYTES
