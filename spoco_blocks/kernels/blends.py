@@ -54,14 +54,14 @@ def blend_owners(
     background behind it; that of a thin object lies beside both. O(m) time; embeddings are read at the voxels of flat
     fragments alone. Memory: 64 bytes for each pair of labels.
     """
-    labels = padded.reshape(-1)
-    voxels = np.bincount(labels[places], minlength=len(means))
+    own = padded.reshape(-1)[places]
+    voxels = np.bincount(own, minlength=len(means))
     found, faces = contacts_at(padded, places, voxels > 0)
     pairs = found.astype(np.int64)
     voxels[voxels == 0] = padded.size
     wanted = np.zeros(len(means), np.bool_)
     wanted[flat_labels(pairs, faces, voxels, thickness)[0]] = True
-    behind = background_behind(padded, places[wanted[labels[places]]], embeddings, foreground, thickness, len(means))
+    behind = background_behind(padded, places[wanted[own]], embeddings, foreground, thickness, len(means))
     return owners_by_contacts(pairs, faces, voxels, means, behind, thickness)
 
 

@@ -118,8 +118,9 @@ def _collect(
     # In parts that stay in the cache: channel by channel, each part is read in one run.
     for start in range(0, len(sources), PART):
         for c in range(len(flat)):
+            channel = flat[c]
             for j in range(start, min(start + PART, len(sources))):
-                vectors[j, c] = flat[c, sources[j]]
+                vectors[j, c] = channel[np.uint64(sources[j])]
 
 
 @njit(**INNER)

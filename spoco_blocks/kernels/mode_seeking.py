@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from spoco_blocks.kernels.distance import squared_distance
-from spoco_blocks.kernels.half import JIT, as_bits
+from spoco_blocks.kernels.half import INNER, JIT, as_bits
 from spoco_blocks.kernels.nearest import WITHIN, nearest_mode
 from spoco_blocks.kernels.rows import load_row
 
@@ -167,7 +167,8 @@ def _searches(
     keys = samples[:, axis].copy()
     square = bandwidth * bandwidth
     covered = np.zeros(n, np.bool_)
-    near, hits = np.empty(n, np.int32), np.empty(n, np.int32)
+    # One more than there are samples: each is noted before it is known to be one.
+    near, hits = np.empty(n + 1, np.int32), np.empty(n, np.int32)
     total, mean, anchor = np.empty(c, np.float64), np.empty(c, np.float32), np.empty(c, np.float32)
     centres, counts = np.empty((16, c), np.float32), np.empty(16, np.int64)
     found = 0
@@ -201,7 +202,7 @@ def _searches(
     return centres[:found].copy(), counts[:found].copy()
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _collect(
     samples: NDArray[np.float32],
     first: int,
@@ -213,13 +214,12 @@ def _collect(
     """Note the samples of a range that lie within a radius, and give how many."""
     count = 0
     for i in range(first, last):
-        if squared_distance(samples[i], centre) <= square:
-            near[count] = i
-            count += 1
+        near[count] = i
+        count += squared_distance(samples[i], centre) <= square
     return count
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _add_up(
     samples: NDArray[np.float32],
     near: NDArray[np.int32],
@@ -240,7 +240,7 @@ def _add_up(
     return count
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _move(mean: NDArray[np.float32], total: NDArray[np.float64], count: int) -> np.float32:
     """Move to the mean of a sum, and give the squared distance."""
     shift = np.float32(0)
