@@ -15,16 +15,17 @@ from spoco_blocks.kernels.half import INNER, JIT, widen
 PART = 512
 
 
-@njit(**JIT)
-def leave_sure(
+@njit(**INNER)
+def keep_doubtful(
     padded: NDArray[np.uint32],
     places: NDArray[np.int64],
     means: NDArray[np.float32],
     evenness: np.float32,
     known: Any,
     marked: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    """Leave out, and unmark, the voxels that are known to keep their labels as long as their neighbours do.
+    kept: NDArray[np.int64],
+) -> int:
+    """Mark the voxels that are not known to keep their labels as long as their neighbours do.
 
     Parameters
     ----------
@@ -32,35 +33,21 @@ def leave_sure(
         As of `choose_labels`.
     marked : ndarray of bool, shape (the size of `padded`,)
         Changed in place.
+    kept : ndarray of int64, longer than the places
+        The voxels go here, in the same order.
 
     Returns
     -------
-    ndarray of int64, shape (n,)
-        The others, in the same order.
+    int
+        How many they are.
     """
     _, wy, wx = padded.shape
-    left, count = np.empty(places.size, np.int64), 0
-    count = _leave_sure(padded.reshape(-1), places, (wy * wx, wx), means, evenness, known, marked, left)
-    return left[:count].copy()
-
-
-@njit(**INNER)
-def _leave_sure(
-    labels: NDArray[np.uint32],
-    places: NDArray[np.int64],
-    strides: tuple[int, int],
-    means: NDArray[np.float32],
-    evenness: np.float32,
-    known: Any,
-    marked: NDArray[np.bool_],
-    left: NDArray[np.int64],
-) -> int:
-    count = 0
+    labels, strides, count = padded.reshape(-1), (wy * wx, wx), 0
     for place in places:
-        sure = _is_sure(labels, place, strides, means, evenness, known)
-        marked[place] = not sure
-        left[count] = place
-        count += not sure
+        doubtful = not _is_sure(labels, place, strides, means, evenness, known)
+        marked[place] = doubtful
+        kept[count] = place
+        count += doubtful
     return count
 
 

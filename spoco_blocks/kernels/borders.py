@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.border_choice import choose_labels, leave_sure
+from spoco_blocks.kernels.border_choice import choose_labels, keep_doubtful
 from spoco_blocks.kernels.distance import UNKNOWN, DistanceBounds
 from spoco_blocks.kernels.growable import with_room
 from spoco_blocks.kernels.half import INNER_EXACT, JIT_EXACT, as_channels
@@ -61,18 +61,14 @@ def refine_borders(
     flat = as_channels(embeddings)
     means = np.ascontiguousarray(means, np.float32)
     marked = np.zeros(padded.size, np.bool_)
+    known = _known(bounds, len(means))
     if changed is None:
-        here, there = _borders(padded, marked)
+        here, there = _borders(padded, marked, means, np.float32(evenness), known)
     else:
         listed = _beside_others(padded.reshape(-1), changed, padded.shape, marked)
         odd = (np.sum(np.unravel_index(listed, padded.shape), axis=0) % 2).astype(np.bool_)
         # The border adds 3 to the sum of a voxel's indices.
         here, there = listed[odd], listed[~odd]
-    known = _known(bounds, len(means))
-    if bounds is not None:
-        here, there = (
-            leave_sure(padded, places, means, np.float32(evenness), known, marked) for places in (here, there)
-        )
     for _ in range(2 * sweeps):
         if not len(here) and not len(there):
             return
@@ -90,26 +86,38 @@ def _known(bounds: DistanceBounds | None, count: int) -> tuple[NDArray[np.uint8]
 
 
 @njit(**JIT_EXACT)
-def _borders(padded: NDArray[np.uint32], marked: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """List and mark the voxels that touch another label, by flat index: those of even and those of odd z + y + x."""
+def _borders(
+    padded: NDArray[np.uint32],
+    marked: NDArray[np.bool_],
+    means: NDArray[np.float32],
+    evenness: np.float32,
+    known: Any,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """List and mark the voxels that touch another label and may take it, those of even and those of odd z + y + x."""
     nz, ny, nx = padded.shape
     even, odd = np.empty(4096 + nx, np.int64), np.empty(4096 + nx, np.int64)
+    beside, listed = np.empty(nx, np.bool_), np.empty(nx, np.int64)
     evens = odds = 0
     for z in range(1, nz - 1):
         for y in range(1, ny - 1):
-            base = (z * ny + y) * nx
-            beside = marked[base : base + nx]
             _beside(padded[z, y], padded[z - 1, y], padded[z + 1, y], padded[z, y - 1], padded[z, y + 1], beside)
             even, odd = with_room(even, evens + nx), with_room(odd, odds + nx)
             # The border adds 3 to the sum of a voxel's indices.
             first = (z + y) % 2
-            for x in range(1 + first, nx - 1, 2):
-                even[evens] = base + x
-                evens += beside[x]
-            for x in range(2 - first, nx - 1, 2):
-                odd[odds] = base + x
-                odds += beside[x]
+            count = _every_second(beside, 1 + first, (z * ny + y) * nx, listed)
+            evens += keep_doubtful(padded, listed[:count], means, evenness, known, marked, even[evens:])
+            count = _every_second(beside, 2 - first, (z * ny + y) * nx, listed)
+            odds += keep_doubtful(padded, listed[:count], means, evenness, known, marked, odd[odds:])
     return even[:evens].copy(), odd[:odds].copy()
+
+
+@njit(**INNER_EXACT)
+def _every_second(beside: NDArray[np.bool_], first: int, base: int, listed: NDArray[np.int64]) -> int:
+    count = 0
+    for x in range(first, beside.size - 1, 2):
+        listed[count] = base + x
+        count += beside[x]
+    return count
 
 
 @njit(**INNER_EXACT)
