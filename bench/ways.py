@@ -20,7 +20,7 @@ from spoco_blocks.grid import BlockGrid
 from spoco_blocks.kernels.faces import face_contacts
 from spoco_blocks.kernels.lookup import apply_lookup
 from spoco_blocks.settings.sections import Source
-from spoco_blocks.settings.segmentation import StitchingSettings
+from spoco_blocks.settings.segmentation import BlockSettings, StitchingSettings
 from spoco_blocks.stages.embedded import Embedded
 from spoco_blocks.stages.measured import keep_inner, measure, on_lattice
 from spoco_blocks.stages.output import StoredOutput
@@ -29,7 +29,7 @@ from spoco_blocks.stages.stitch.tables import Edges, Fragments, load_edges, load
 from spoco_blocks.stages.stitch.whole import join_blocks
 
 Labels = NDArray[Any]
-HALO = 16
+HALO = BlockSettings().halo_voxels
 IOU = 0.5
 SOURCE = Embedded(StoredOutput(Source(uri="-"), Source(uri="-"), None, 16, 0), 0.5, None)
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench.ways import Cut, exact, ours, union_of_overlaps
 
 # The folder of each, and what it does.
-WAYS = {"ours": (".", ours), "union": (".", union_of_overlaps), "exact": ("exact", exact), "wide": ("wide", ours)}
+WAYS = {"ours": (".", ours), "union": (".", union_of_overlaps), "exact": ("exact", exact), "narrow": ("narrow", ours)}
 
 
 def prepare(folder: Path) -> Callable[[], np.ndarray]:

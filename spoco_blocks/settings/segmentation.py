@@ -26,7 +26,7 @@ class BlockSettings(Section):
 
     shape_voxels: tuple[Count, Count, Count] = (128, 128, 128)
     """Inner shape of a block; rounded up to what the network's strides need."""
-    halo_voxels: CountOrZero = 16
+    halo_voxels: CountOrZero = 24
     """Margin that clustering sees around a block. Where it is as wide as objects, the cut hardly shows. The halo of the
     network is computed, not set."""
 

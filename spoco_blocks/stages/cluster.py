@@ -172,7 +172,7 @@ def check_halo(plan: Plan, method: Method) -> None:
     if not method.fragments and any(apart[1 if plan.planar else 0 :]):
         raise GridError(
             f"clustering kind '{method.kind}' gives final objects, which are stitched by what two blocks make of "
-            "the same voxels; set blocks.halo_voxels to at least 1 (16 is the default)."
+            "the same voxels; set blocks.halo_voxels to at least 1 (24 is the default)."
         )
 
 
