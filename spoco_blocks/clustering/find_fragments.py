@@ -73,14 +73,13 @@ def find_fragments(
     growth.grow(settings.growth_rounds - min(settings.blend_voxels, settings.growth_rounds))
     _regrow_blends(settings, padded, embeddings, foreground, growth.means, labelled_from(padded, first))
     means, bounds = _merge_pieces(settings, spread, growth.means, (z, y, x))
-    # What straightens the borders of thick objects would eat thin ones.
-    evenness = EVENNESS if max(z, y, x) > 1 else 0.0
+    evenness = _evenness((z, y, x))
     refine_borders(padded, embeddings, means, settings.refinement_sweeps, evenness, bounds=bounds)
     # What has spread along the border of two objects meanwhile looks like a blend of them now.
     late = labelled_from(padded, first)
-    changed = np.concatenate([late, _regrow_blends(settings, padded, embeddings, foreground, means, late)])
-    bounds.units.reshape(-1)[changed] = UNKNOWN
-    refine_borders(padded, embeddings, means, settings.refinement_sweeps, evenness, changed=changed, bounds=bounds)
+    _regrow_blends(settings, padded, embeddings, foreground, means, late)
+    bounds.units.reshape(-1)[late] = UNKNOWN
+    refine_borders(padded, embeddings, means, settings.refinement_sweeps, evenness, changed=late, bounds=bounds)
     voxels = count_voxels(padded, len(means))
     present = voxels > 0
     present[0] = True
@@ -115,9 +114,14 @@ def _spread(
     growth.grow(rounds)
     places = np.flatnonzero(growth.padded)
     _regrow_blends(settings, growth.padded, vectors, inside, means, places, max(step))
-    refine_borders(growth.padded, vectors, means, settings.refinement_sweeps // max(step))
+    refine_borders(growth.padded, vectors, means, settings.refinement_sweeps // max(step), _evenness(step))
     lattice = growth.padded[1:-1, 1:-1, 1:-1]
     return spread_labels(lattice, embeddings, foreground, means, step, reach, threshold), rounds * max(step)
+
+
+def _evenness(step: tuple[int, int, int]) -> float:
+    """What straightens the borders of thick objects would eat those that are too thin for a lattice."""
+    return EVENNESS if max(step) > 1 else 0.0
 
 
 def _thinned(embeddings: NDArray[Any], step: tuple[int, int, int]) -> NDArray[Any]:
@@ -170,10 +174,10 @@ def _regrow_blends(
     means: NDArray[np.floating[Any]],
     places: NDArray[np.int64],
     step: int = 1,
-) -> NDArray[np.int64]:
-    """Leave what is but a blend of others, of the labels at some voxels, to its neighbours; and where that was."""
+) -> None:
+    """Leave what is but a blend of others, of the labels at some voxels, to its neighbours."""
     if not settings.blend_voxels:
-        return np.empty(0, np.int64)
+        return
     labels = padded.reshape(-1)
     owners = blend_owners(padded, places, embeddings, foreground, means, -(-settings.blend_voxels // step))
     given_up = owners != np.arange(len(owners))
@@ -182,7 +186,6 @@ def _regrow_blends(
     z, y, x = np.unravel_index(places, padded.shape)
     sources = np.ravel_multi_index((z - 1, y - 1, x - 1), foreground.shape)
     Growth(padded, embeddings, sources, means).grow(sum(padded.shape))
-    return places
 
 
 def _merge_pieces(

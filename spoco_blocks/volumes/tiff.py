@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,6 +22,7 @@ from spoco_blocks.volumes.protocol import VolumeMeta, Voxels
 # Sections without a name are slices of a stack, samples of a pixel its channels.
 _NAMES = str.maketrans("QIS", "ZZC")
 _NM = {"nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "\\u00b5m": 1e3, "micron": 1e3, "microns": 1e3, "mm": 1e6, "cm": 1e7}
+_NM |= {"å": 0.1, "angstrom": 0.1, "pm": 1e-3, "m": 1e9}
 
 
 class TiffVolume(StoredVolume):
@@ -75,10 +80,38 @@ def open_tiff(
     if level:
         raise VolumeError(f"{uri}: a TIFF file is read at level 0 only; got level {level}. Use downscale instead.")
     try:
-        with tifffile.TiffFile(path) as file:
+        with _said() as said, tifffile.TiffFile(path) as file:
+            _refuse_cut_off(uri, file, said)
             return _described(uri, path, file, axes, voxel_size_nm)
-    except (tifffile.TiffFileError, IndexError) as error:
+    except (tifffile.TiffFileError, IndexError, ValueError) as error:
         raise VolumeError(f"{path}: cannot be read as TIFF ({error}); copy it again.") from error
+
+
+@contextmanager
+def _said() -> Iterator[list[str]]:
+    """Collect what tifffile logs: it says in no other way that a file ends before its next page."""
+    said: list[str] = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    tifffile.logger().addHandler(listener)
+    try:
+        yield said
+    finally:
+        tifffile.logger().removeHandler(listener)
+
+
+def _refuse_cut_off(uri: str, file: tifffile.TiffFile, said: list[str]) -> None:
+    """Raise an error where the file holds less than it says, which would be opened as a smaller volume."""
+    series, size = file.series[0], file.filehandle.size
+    images = math.prod(n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXS")
+    stated = max(int((file.imagej_metadata or {}).get("images", 1)), _ome_images(file))
+    ends = [0 if series.dataoffset is None else series.dataoffset + series.nbytes]
+    ends += [
+        sum(last) for page in series.pages if page for last in zip(page.dataoffsets, page.databytecounts, strict=True)
+    ]
+    if stated > images or max(ends) > size or any(re.search("invalid .*offset", line) for line in said):
+        of = f"{images} of {stated} images" if stated > images else f"{size} bytes, and names some that lie behind them"
+        raise VolumeError(f"{uri}: is cut off: it holds {of}; copy it again.")
 
 
 def _described(
@@ -126,14 +159,30 @@ def _imagej_size(file: tifffile.TiffFile) -> VoxelSize | None:
     return voxel_size_of([nm * found.get("spacing", 1.0), nm * dy / ny if ny else 0, nm * dx / nx if nx else 0])
 
 
-def _ome_size(file: tifffile.TiffFile) -> VoxelSize | None:
-    if not file.ome_metadata:
+def _ome_pixels(file: tifffile.TiffFile) -> ElementTree.Element | None:
+    try:
+        described = ElementTree.fromstring(file.ome_metadata or "<none/>")
+    except ElementTree.ParseError:  # tifffile, too, goes on without
         return None
-    pixels = next(
-        (node for node in ElementTree.fromstring(file.ome_metadata).iter() if node.tag.endswith("}Pixels")), None
-    )
+    return next((node for node in described.iter() if node.tag.endswith("}Pixels")), None)
+
+
+def _ome_images(file: tifffile.TiffFile) -> int:
+    pixels = _ome_pixels(file)
+    if pixels is None:
+        return 1
+    # Of a colour image the channels are samples of one plane.
+    planes = sum(node.tag.endswith("}Channel") for node in pixels) or int(pixels.get("SizeC", 1))
+    return int(pixels.get("SizeZ", 1)) * planes * int(pixels.get("SizeT", 1))
+
+
+def _ome_size(file: tifffile.TiffFile) -> VoxelSize | None:
+    pixels = _ome_pixels(file)
     if pixels is None:
         return None
     units = [_NM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm").lower()) for axis in "ZYX"]
     sizes = [pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"]
+    if sizes[0] is None and pixels.get("SizeZ") == "1":
+        # One image: of its thickness nothing depends.
+        sizes[0], units[0] = sizes[1], units[1]
     return voxel_size_of([float(s) * u if s and u else 0 for s, u in zip(sizes, units, strict=True)])

@@ -16,6 +16,7 @@ from spoco_blocks.volumes import open_volume
 SHAPE = (6, 40, 70)
 BOX = Box((1, 2, 3), (5, 40, 67))
 RAW = np.random.default_rng(0).integers(0, 60000, SHAPE).astype(np.uint16)
+ZYX = {"metadata": {"axes": "ZYX"}}
 MICRONS = {"axes": "ZYX", "spacing": 2.0, "unit": "um"}
 
 
@@ -128,3 +129,30 @@ def test_errors_say_what_to_do(tmp_path):
     tifffile.imwrite(path, np.stack([RAW, RAW]), imagej=True, metadata={"axes": "TZYX"})
     with pytest.raises(VolumeError, match="2 time points"):
         open_volume(path)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"imagej": True} | ZYX, {"ome": True} | ZYX, {"metadata": None}, {"compression": "zlib"}, {"tile": (16, 32)}, {},
+        {"imagej": True, "compression": "zlib"} | ZYX, {"ome": True, "compression": "zlib"} | ZYX,
+    ],
+)  # fmt: skip
+def test_a_file_that_is_cut_off_is_no_smaller_volume(tmp_path, how, kept):
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, RAW, photometric="minisblack", **how)
+    check(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(VolumeError, match="copy it again"):
+        open_volume(path)
+
+
+def test_descriptions_of_ome_that_say_less(tmp_path):
+    path = tmp_path / "section.ome.tif"
+    pixel = {"PhysicalSizeX": 5.0, "PhysicalSizeXUnit": "Å", "PhysicalSizeY": 4e-9, "PhysicalSizeYUnit": "m"}
+    tifffile.imwrite(path, RAW[0], ome=True, photometric="minisblack", metadata={"axes": "YX", **pixel})
+    assert open_volume(path).meta.voxel_size_nm[1:] == pytest.approx((4.0, 0.5))
+    path.write_bytes(path.read_bytes().replace(b"<Pixels", b"<Pix</s"))
+    assert open_volume(path).meta.voxel_size_nm is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,16 +92,19 @@ def write_objects(
         apart(_table_of(lookup, offsets, block)[read(block)["pairs"]]) for block in _by_rows(geometry.grid, space)
     )
     gaps = gaps_to_nearest(sums, touching, space)
-    count, writer = len(sums.voxels) - 1, None
-    for start in range(1, max(count, 1) + 1, ROWS):
-        part = slice(start, min(start + ROWS, count + 1))
-        facing = replace(seams, own=np.array(seams.own[part]), facing=np.array(seams.facing[part]))
-        rows = _rows(start, sums.rows(part), np.array(gaps[part]), facing, geometry)
-        space.let_go()
-        writer = writer or pq.ParquetWriter(path, rows.schema)
-        writer.write_table(rows)
-    assert writer is not None, "a table without rows is written, too"
-    writer.close()
+    count = len(sums.voxels) - 1
+    part = path.with_name(path.name + ".part")
+    with ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for start in range(1, max(count, 1) + 1, ROWS):
+            chosen = slice(start, min(start + ROWS, count + 1))
+            facing = replace(seams, own=np.array(seams.own[chosen]), facing=np.array(seams.facing[chosen]))
+            rows = _rows(start, sums.rows(chosen), np.array(gaps[chosen]), facing, geometry)
+            space.let_go()
+            writer = writer or stack.enter_context(pq.ParquetWriter(part, rows.schema))
+            writer.write_table(rows)
+    # In one step: a run that is killed leaves the table that was there.
+    part.replace(path)
     return count
 
 

@@ -72,7 +72,8 @@ class Column:
         self._parts: list[NDArray[Any]] = []
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"")
+            # Another file, not an emptied one, which may still be mapped.
+            path.unlink(missing_ok=True)
         self._file = None if path is None else path.open("ab")
 
     def add(self, values: NDArray[Any]) -> None:

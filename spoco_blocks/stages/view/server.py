@@ -69,8 +69,11 @@ class FileServer(ThreadingHTTPServer):
         folder = self.folders.get(name)
         if folder is None:
             return None
-        path = (folder / rest).resolve()
-        return path if path.is_relative_to(folder) and path.is_file() else None
+        try:
+            path = (folder / rest).resolve()
+            return path if path.is_relative_to(folder) and path.is_file() else None
+        except (ValueError, OSError):  # no name of a file: too long, or with a zero byte
+            return None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of browsers that went away in the middle of an answer."""
