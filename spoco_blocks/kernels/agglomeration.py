@@ -235,6 +235,8 @@ def _link(
         sift_down(distances, entries, n, 0)
         if not alive[edge] or queued[edge] != squared or roots[low] != low or roots[high] != high:
             continue
+        # What leaves the larger one stands on the heap with two clusters that are gone.
+        _forget(graph, high, queued)
         roots[high] = low
         size[low] += size[high]
         _add(total, low, high)
@@ -242,12 +244,24 @@ def _link(
         half = heads[low]
         while half >= 0:
             edge = half // 2
-            queued[edge] = _open_distance(edge, graph, roots, size, total, limits)
-            if queued[edge] >= 0:
+            squared = _open_distance(edge, graph, roots, size, total, limits)
+            # Where nothing has changed it stands there already.
+            if squared >= 0 and squared != queued[edge]:
+                queued[edge] = squared
                 if n == distances.size:
                     distances, entries, n = with_room_on_heap(distances, entries, n, queued)
-                n = _push(edge, queued[edge], edges, roots, distances, entries, n)
+                n = _push(edge, squared, edges, roots, distances, entries, n)
+            queued[edge] = squared
             half = following[half]
+
+
+@njit(**INNER_EXACT)
+def _forget(graph: Any, cluster: int, queued: NDArray[np.float64]) -> None:
+    _, _, _, _, heads, following = graph
+    half = heads[cluster]
+    while half >= 0:
+        queued[half // 2] = -1.0
+        half = following[half]
 
 
 @njit(**INNER_EXACT)

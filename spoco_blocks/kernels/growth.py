@@ -134,14 +134,14 @@ def _squared(vectors: NDArray[Any], i: int, means: NDArray[np.float32], label: i
 
 @njit(**INNER)
 def _choose(active: NDArray[Any], n: int, chosen: NDArray[np.uint32], state: Any) -> None:
-    """Give each voxel the label, of its own and its neighbours', whose mean is nearest; the smallest of equals."""
+    """Give each unlabelled voxel the label, of its neighbours', whose mean is nearest; the smallest of equals."""
     labels, places, vectors, means, offsets = state
-    one = np.uint32(1)
+    zero, one = np.uint32(0), np.uint32(1)
     for j in range(n):
         i = active[j]
         place = places[i]
         # Without branches: 0 - 1 is the largest uint32, so the smallest label is found among those above 0.
-        low, high = np.uint32(labels[place] - one), labels[place]
+        low, high = np.uint32(zero - one), zero
         for offset in offsets:
             label = labels[place + offset]
             low = min(low, np.uint32(label - one))
@@ -167,12 +167,7 @@ def _nearer(
     other = _squared(vectors, i, means, high)
     if other < best:
         choice, best = high, other
-    last = labels[place]
-    # Written out: a member test is slow in numba.
-    if last != 0 and last != low and last != high:  # noqa: PLR1714
-        other = _squared(vectors, i, means, last)
-        if other < best or (other == best and last < choice):
-            choice, best = last, other
+    last = high
     for offset in offsets:
         label = labels[place + offset]
         if label == 0 or label == low or label == high or label == last:  # noqa: PLR1714, SIM109

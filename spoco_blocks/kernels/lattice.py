@@ -9,18 +9,17 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from spoco_blocks.kernels.distance import FAR, DistanceBounds
+from spoco_blocks.kernels.distance import DistanceBounds
 from spoco_blocks.kernels.gradient import squared_gradient_at, strip_buffers, strip_rows
 from spoco_blocks.kernels.growable import with_room
 from spoco_blocks.kernels.half import JIT_EXACT, as_channels
 from spoco_blocks.kernels.lattice_rows import (
-    MIXED,
     add_up,
     agreed_labels,
     change_along_x,
+    choose_mixed,
     distances_to_means,
     load_strip,
-    nearest_around,
     place_row,
     round_up,
     rows_around,
@@ -164,20 +163,11 @@ def _spread(
             change_along_x(values, along_x)
             count = place_row(labels, inside, squared, limits[0], row, listed)
             empty, odd = with_room(empty, empties + nx), with_room(odd, odds + nx)
-            for j in range(count):
-                x = listed[j]
-                distance = squared[x]
-                if labels[x] == MIXED:
-                    for c in range(len(flat)):
-                        vector[c] = values[c, x]
-                    columns = (x // step[2], min((x + step[2] - 1) // step[2], agreed.size - 1))
-                    row[x], distance = nearest_around(vector, on_lattice, around, columns, means)
-                    squared[x] = distance
-                if row[x] == 0:
-                    squared[x] = FAR
+            choose_mixed(listed[:count], labels, values, on_lattice, around, step[2], means, vector, row, squared)
+            for x in listed[:count]:
                 empty[empties] = odd[odds] = base + x
                 empties += row[x] == 0
-                if (row[x] == 0 or distance > limits[0]) and along_x[x] < limits[1]:
+                if squared[x] > limits[0] and along_x[x] < limits[1]:
                     odds += squared_gradient_at(flat, foreground.shape, z, y, x, limits[1]) < limits[1]
             round_up(squared, per_unit, units[z + 1, y + 1, 1 : nx + 1])
             if (z + y) % SUMMED == 0:

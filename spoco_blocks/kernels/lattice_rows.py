@@ -142,7 +142,32 @@ def change_along_x(values: NDArray[np.float32], out: NDArray[np.float32]) -> Non
 
 
 @njit(**INNER)
-def nearest_around(
+def choose_mixed(
+    listed: NDArray[np.int64],
+    labels: NDArray[np.uint32],
+    values: NDArray[np.float32],
+    lattice: NDArray[np.uint32],
+    around: tuple[int, int, int, int],
+    step: int,
+    means: NDArray[np.float32],
+    vector: NDArray[np.float32],
+    row: NDArray[np.uint32],
+    squared: NDArray[np.float32],
+) -> None:
+    """Give listed voxels between different labels the nearest, and all the squared distance; `FAR` without a label."""
+    last = (labels.size - 1) // step
+    for x in listed:
+        if labels[x] == MIXED:
+            for c in range(vector.size):
+                vector[c] = values[c, x]
+            columns = (x // step, min((x + step - 1) // step, last))
+            row[x], squared[x] = _nearest_around(vector, lattice, around, columns, means)
+        if row[x] == 0:
+            squared[x] = FAR
+
+
+@njit(**INNER)
+def _nearest_around(
     vector: NDArray[np.float32],
     lattice: NDArray[np.uint32],
     around: tuple[int, int, int, int],

@@ -54,7 +54,7 @@ def seek_modes(
     covered, so there are about as many searches as modes. A search first collects the samples within twice the
     bandwidth of where it stands and steps among those alone until it has drifted by one bandwidth. The samples lie
     sorted along the axis of largest spread, which bounds what is looked at. About O(k n c w) time with w the share of
-    that spread within four bandwidths; memory 4 c + 14 bytes per sample.
+    that spread within four bandwidths; memory 4 c + 30 bytes per sample.
     """
     n, c = samples.shape
     if n == 0:

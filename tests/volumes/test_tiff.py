@@ -135,8 +135,8 @@ def test_errors_say_what_to_do(tmp_path):
 @pytest.mark.parametrize(
     "how",
     [
-        {"imagej": True} | ZYX, {"ome": True} | ZYX, {"metadata": None}, {"compression": "zlib"}, {"tile": (16, 32)}, {},
-        {"imagej": True, "compression": "zlib"} | ZYX, {"ome": True, "compression": "zlib"} | ZYX,
+        {"imagej": True} | ZYX, {"ome": True} | ZYX, {"metadata": None}, {"compression": "zlib"}, {},
+        {"tile": (16, 32)}, {"imagej": True, "compression": "zlib"} | ZYX, {"ome": True, "compression": "zlib"} | ZYX,
     ],
 )  # fmt: skip
 def test_a_file_that_is_cut_off_is_no_smaller_volume(tmp_path, how, kept):
