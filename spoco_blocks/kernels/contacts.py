@@ -107,17 +107,24 @@ def _count_row(
     for x in range(first.size):
         if first[x] == second[x] or min(first[x], second[x]) == 0:
             continue
-        a = np.int64(first[x])
-        b = np.int64(second[x])
-        key = min(a, b) << 32 | max(a, b)
-        # Neighbouring faces mostly join the same pair.
-        if keys[slot] != key:
-            slot = _slot(keys, key)
-            if keys[slot] == 0:
-                keys[slot] = key
-                new += 1
-        counts[slot] += 1
+        slot, added = _count_face(np.int64(first[x]), np.int64(second[x]), slot, keys, counts)
+        new += added
     return new
+
+
+@njit(**INNER_EXACT)
+def _count_face(a: int, b: int, slot: int, keys: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[int, int]:
+    """Count one face, and give where its pair stands and whether it is new; `slot` is that of the face before."""
+    key = min(a, b) << 32 | max(a, b)
+    new = 0
+    # Neighbouring faces mostly join the same pair.
+    if keys[slot] != key:
+        slot = _slot(keys, key)
+        if keys[slot] == 0:
+            keys[slot] = key
+            new = 1
+    counts[slot] += 1
+    return slot, new
 
 
 @njit(**JIT_EXACT)
@@ -177,11 +184,6 @@ def _count_at(
             # A face between two voxels that are listed is seen from both.
             if other in (0, own) or (listed[other] and offset < 0):
                 continue
-            key = min(own, other) << 32 | max(own, other)
-            if keys[slot] != key:
-                slot = _slot(keys, key)
-                if keys[slot] == 0:
-                    keys[slot] = key
-                    new += 1
-            counts[slot] += 1
+            slot, added = _count_face(own, other, slot, keys, counts)
+            new += added
     return new

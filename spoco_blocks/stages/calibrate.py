@@ -31,7 +31,7 @@ from spoco_blocks.stages.output import PredictedOutput
 from spoco_blocks.stages.plan import Plan
 from spoco_blocks.stages.rehearsal import rehearsed_embeddings
 
-VERSION = 4
+VERSION = 5
 SOUGHT = ("modes", "counts", "region")
 REGIONS_FOR_THRESHOLD = 64
 

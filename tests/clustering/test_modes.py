@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bench.phantoms import make
 from bench.shapes import KINDS, shapes
-from spoco_blocks.clustering import Context, Modes, segment
+from spoco_blocks.clustering import Context, Modes, find_fragments, segment
 from spoco_blocks.errors import SettingsError
 
 
@@ -124,3 +124,29 @@ def test_int8_is_clustered_in_its_own_unit(crowded):
         small_distance=3 / unit,
     )
     assert adjusted_rand_index(phantom.truth, labels, phantom.foreground) > least - 0.01
+
+
+@pytest.mark.parametrize("kind", ["thin", "branching"])
+def test_borders_of_thin_objects_are_not_straightened(kind, monkeypatch):
+    phantom = shapes(kind, seed=1)
+
+    def wrong():
+        labels = segment(Modes(), phantom.embeddings, phantom.foreground)
+        pairs, counts = np.unique(np.stack([phantom.truth, labels], -1)[phantom.foreground], axis=0, return_counts=True)
+        return phantom.foreground.sum() - sum(counts[pairs[:, 0] == o].max() for o in np.unique(pairs[:, 0]))
+
+    as_it_is = wrong()
+    monkeypatch.setattr(find_fragments, "_evenness", lambda step: find_fragments.EVENNESS)
+    assert as_it_is < wrong()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("shape", [(5, 6, 8), (4, 5, 7), (1, 6, 10)])
+@pytest.mark.parametrize("step", [(2, 2, 2), (1, 2, 2), (1, 1, 1)])
+def test_a_lattice_has_every_second_voxel(dtype, shape, step):
+    embeddings = np.random.default_rng(0).standard_normal((3, *shape)).astype(dtype)
+    z, y, x = step
+    for given in (embeddings, np.asfortranarray(embeddings)):
+        found = find_fragments._thinned(given, step)
+        np.testing.assert_array_equal(found, embeddings[:, ::z, ::y, ::x])
+        assert found.dtype == dtype

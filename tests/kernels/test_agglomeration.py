@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import agglomerated
@@ -84,3 +89,28 @@ def test_a_large_random_graph_keeps_the_heap_and_lists_consistent():
 def test_no_edges():
     empty = np.empty((0, 2), np.int64), np.empty(0, np.int64), np.empty(0, bool)
     assert agglomerate(*empty, np.array([0, 5, 5]), np.zeros((3, 2)), **LIMITS).tolist() == [0, 1, 2]
+
+
+STAR = """
+from pathlib import Path
+import numpy as np
+from spoco_blocks.kernels.agglomeration import agglomerate
+def peak_kib(n):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is that from here on, without compiling
+    edges = np.stack([np.ones(n, int), np.arange(2, n + 2)], 1)
+    roots = agglomerate(edges, np.ones(n, int), np.zeros(n, bool), np.full(n + 2, 10), np.zeros((n + 2, 8)),
+                        merge_distance=1.0, small_voxels=100, small_distance=3.0)
+    assert len(np.unique(roots[1:])) == 1
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+peak_kib(100)
+small = peak_kib(100)
+print((peak_kib(4000) - small) // 1024)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is looked up in /proc")
+def test_memory_is_not_square_where_all_is_alike():
+    # Each of 4000 fusions offers all edges that are left again: 8 million entries of 32 bytes, were they kept.
+    grown_mib = int(subprocess.run([sys.executable, "-c", STAR], capture_output=True, text=True, check=True).stdout)
+    assert grown_mib < 20
